@@ -1,0 +1,132 @@
+/* attn_attend(): checks, what a combination needs, blocks of queries.
+ *
+ * A block's queries are mapped once for the float32 arithmetic; those that it
+ * can serve (lib/arithmetic.c) go through one pass, the others, and those that
+ * turn out to be beyond it, through a second one in float64. */
+#include <math.h>
+#include <stdlib.h>
+
+#include "arithmetic.h"
+#include "pass.h"
+
+/* Queries under way together: their states (and, for sparse rules on equal
+ * scores, their candidates) are held to about this many float64 per worker. */
+enum { STATE_NUMBERS = 1 << 22, BLOCK_QUERIES = 256 };
+
+static struct attn_combination combination_of(const attn_request *request, size_t rows) {
+  const attn_normalization *norm = request->normalization;
+  const enum norm_rule rule = norm->kind->rule;
+  struct attn_combination combination = {.beta = norm->inverse_temperature};
+  combination.log = rule == RULE_SUM && request->score->kind->log_score;
+  combination.soft = rule == RULE_SOFTMAX || combination.log;
+  combination.select =
+      rule == RULE_HARDMAX || norm->kind->window > 0 || (norm->top_k > 0 && norm->top_k < rows);
+  return combination;
+}
+
+/* Some queries of a block, by the arithmetic that is to serve them. */
+struct sorted {
+  size_t fast[BLOCK_QUERIES], exact[BLOCK_QUERIES];
+  size_t fast_count, exact_count;
+  struct attn_margin margins[BLOCK_QUERIES]; /* of the fast ones */
+};
+
+static attn_status sort_queries(const struct attn_pass_plan *plan,
+                                const struct attn_arithmetic *arithmetic, size_t first,
+                                size_t count, struct sorted *sorted) {
+  for (size_t q = 0; q < count; q++)
+    sorted->exact[q] = first + q;
+  sorted->fast_count = 0;
+  sorted->exact_count = count;
+  if (!arithmetic->possible) return ATTN_OK;
+
+  struct attn_queries mapped;
+  const struct attn_query_map map = attn_pass_query_map(plan, true);
+  const attn_status status =
+      attn_queries_map(&mapped, &map, plan->request->queries, sorted->exact, count);
+  if (status == ATTN_OK) {
+    sorted->exact_count = 0;
+    for (size_t q = 0; q < count; q++)
+      if (attn_arithmetic_fits(arithmetic, mapped.norms[q], mapped.reach[q],
+                               &sorted->margins[sorted->fast_count]))
+        sorted->fast[sorted->fast_count++] = first + q;
+      else
+        sorted->exact[sorted->exact_count++] = first + q;
+  }
+  attn_queries_free(&mapped);
+  return status;
+}
+
+static attn_status attend_block(struct attn_pass_plan *plan,
+                                const struct attn_arithmetic *arithmetic, size_t first,
+                                size_t count) {
+  struct sorted sorted;
+  attn_status status = sort_queries(plan, arithmetic, first, count, &sorted);
+  if (status == ATTN_OK && sorted.fast_count > 0) {
+    plan->fast = true;
+    plan->margins = sorted.margins;
+    status = attn_pass_run(plan, sorted.fast, sorted.fast_count, attn_arithmetic_limit(arithmetic),
+                           sorted.exact, &sorted.exact_count);
+  }
+  if (status == ATTN_OK && sorted.exact_count > 0) {
+    plan->fast = false;
+    status = attn_pass_run(plan, sorted.exact, sorted.exact_count, INFINITY, NULL, NULL);
+  }
+  return status;
+}
+
+static size_t block_queries(const struct attn_pass_plan *plan) {
+  const attn_request *request = plan->request;
+  const size_t rows = plan->memory->rows;
+  size_t state = plan->memory->value_dim;
+  if (plan->combination.select) {
+    const attn_normalization *norm = request->normalization;
+    state = norm->kind->rule == RULE_HARDMAX ? 1 : norm->top_k > 0 ? norm->top_k : rows;
+  }
+  if (request->weights_mode == ATTN_WEIGHTS_TOP && request->top > state) state = request->top;
+  if (state > rows && rows > plan->memory->value_dim) state = rows;
+  const size_t fitting = STATE_NUMBERS / state;
+  return fitting < 1 ? 1 : fitting < BLOCK_QUERIES ? fitting : BLOCK_QUERIES;
+}
+
+static attn_status check(const attn_snapshot *memory, const attn_request *request) {
+  if (!memory || !request || !request->queries || !request->score || !request->normalization ||
+      !request->outputs || request->query_count < 1)
+    return ATTN_BAD_ARGUMENT;
+  if (request->weights_mode == ATTN_WEIGHTS_FULL && !request->weights) return ATTN_BAD_ARGUMENT;
+  if (request->weights_mode == ATTN_WEIGHTS_TOP &&
+      (request->top < 1 || !request->largest || !request->largest_count))
+    return ATTN_BAD_ARGUMENT;
+  const size_t dim = attn_score_query_dim(request->score, memory->key_dim);
+  if (dim == 0 || dim != request->query_dim) return ATTN_BAD_SHAPE;
+  if (memory->rows == 0) return ATTN_EMPTY_MEMORY;
+  for (size_t q = 0; q < request->query_count; q++)
+    for (size_t i = 0; i < dim; i++)
+      if (!isfinite(request->queries[q * dim + i])) {
+        if (request->fault_query) *request->fault_query = q;
+        return ATTN_NOT_FINITE;
+      }
+  return ATTN_OK;
+}
+
+attn_status attn_attend(const attn_snapshot *snapshot, const attn_request *request,
+                        const attn_pool *pool) {
+  attn_status status = check(snapshot, request);
+  if (status != ATTN_OK) return status;
+  struct attn_pass_plan plan = {.memory = snapshot,
+                                .request = request,
+                                .pool = pool,
+                                .combination = combination_of(request, snapshot->rows)};
+  const struct attn_arithmetic arithmetic =
+      attn_arithmetic_of(snapshot, request->score, &plan.combination);
+  struct attn_tile *tiles = attn_snapshot_tiles(snapshot, &plan.tile_count);
+  if (!tiles) return ATTN_NO_MEMORY;
+  plan.tiles = tiles;
+  const size_t step = block_queries(&plan);
+  for (size_t q = 0; q < request->query_count && status == ATTN_OK; q += step) {
+    const size_t left = request->query_count - q;
+    status = attend_block(&plan, &arithmetic, q, left < step ? left : step);
+  }
+  free(tiles);
+  return status;
+}

@@ -1,0 +1,344 @@
+/* libattention: attention pooling over a key-value memory.
+ *
+ * A *memory* holds m pairs (k_i in R^dk, v_i in R^dv). A *query* q in R^dq
+ * meets every key through a *score* a(q, k_i); a *normalization* turns the m
+ * scores into weights b_i; the answer is the *output* o = sum_i b_i v_i,
+ * together with the weights, so that a caller sees why.
+ *
+ * How the pieces fit, in the order in which a program meets them:
+ *
+ *     attn_init();                                  once, before any thread
+ *     attn_snapshot_create(&empty, 64, 10);         an empty memory
+ *     attn_snapshot_append(&memory, empty, keys, values, rows);
+ *     attn_score_create(&score, "gaussian", args, 1, &fault);
+ *     attn_normalization_create(&norm, "sum", NULL, 0, &fault);
+ *     attn_attend(memory, &request, NULL);          outputs and weights
+ *
+ * Rules that hold for the whole library:
+ *
+ *  - It computes, and does nothing else: no files, no sockets, no threads of
+ *    its own, no global state but the choice of kernels made by attn_init().
+ *  - Matrices are float32, row-major and dense: row r of an n x d matrix
+ *    starts at data + r*d. The library copies what it keeps.
+ *  - Snapshots, scores and normalizations are immutable and reference-counted:
+ *    any number of threads may use one at the same time. `_ref` adds a
+ *    reference, `_free` drops one and accepts NULL.
+ *  - Every function that can fail returns an attn_status and then leaves its
+ *    out-parameters untouched.
+ *  - Accuracy, against the same formulas in float64 over the same float32
+ *    inputs, for scores within +-60: |output - ref| <= 1e-5 max|v| + 1e-6 and
+ *    |weight - ref| <= 1e-5. Wherever float32 arithmetic can't promise that
+ *    (see lib/attend.c), float64 is used instead.
+ */
+#ifndef ATTENTION_H
+#define ATTENTION_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define ATTN_VERSION_STRING "0.1.0"
+
+#if defined(__GNUC__)
+#define ATTN_PUBLIC __attribute__((visibility("default")))
+#else
+#define ATTN_PUBLIC
+#endif
+
+/* The version of the library that runs, as opposed to that of the header. */
+ATTN_PUBLIC const char *attn_version(void);
+
+/* ---- Status -------------------------------------------------------------
+ * One list: the enum, its texts and (in the server) the HTTP status of each
+ * come from it. */
+#define ATTN_STATUS_LIST(X)                                                                        \
+  X(ATTN_OK, "ok")                                                                                 \
+  X(ATTN_NO_MEMORY, "out of memory")                                                               \
+  X(ATTN_BAD_ARGUMENT, "an argument breaks the documented rules")                                  \
+  X(ATTN_UNKNOWN_NAME, "no score, normalization or parameter has that name")                       \
+  X(ATTN_BAD_PARAMETER, "a parameter is missing, out of its range or of the wrong shape")          \
+  X(ATTN_BAD_SHAPE, "shapes do not agree")                                                         \
+  X(ATTN_EMPTY_MEMORY, "the memory has no rows")                                                   \
+  X(ATTN_TOO_LARGE, "a size is beyond what can be addressed")                                      \
+  X(ATTN_NOT_FINITE, "a number is not finite")                                                     \
+  X(ATTN_OUT_OF_RANGE, "a number is beyond the range of the memory's dtype")                       \
+  X(ATTN_NOT_REPRESENTABLE, "a result is beyond the range of float32")                             \
+  X(ATTN_CANCELLED, "the computation was cancelled")
+
+typedef enum attn_status {
+#define ATTN_STATUS_ENUM(name, text) name,
+  ATTN_STATUS_LIST(ATTN_STATUS_ENUM)
+#undef ATTN_STATUS_ENUM
+      ATTN_STATUS_COUNT
+} attn_status;
+
+/* A short English text; never NULL, also for a value outside the list. */
+ATTN_PUBLIC const char *attn_status_text(attn_status status);
+
+/* Where a score or a normalization could not be created, says why: the name of
+ * the parameter ("" where the fault is not with one) and a sentence that tells
+ * what was expected and what came. */
+typedef struct attn_fault {
+  char parameter[32];
+  char detail[200];
+} attn_fault;
+
+/* ---- Set-up ---------------------------------------------------------------
+ * Chooses the kernels for this CPU and tells OpenBLAS to use the calling
+ * thread only (parallelism comes from attn_pool). Call it once, before the
+ * first other call and before threads are started. Without it everything
+ * still works, on the portable kernels and with OpenBLAS' own threads. */
+ATTN_PUBLIC void attn_init(void);
+
+/* The name of the kernels in use: "portable", "avx2", "avx512". */
+ATTN_PUBLIC const char *attn_kernels_name(void);
+
+/* ---- Parameters -----------------------------------------------------------
+ * What a score or a normalization can be told. The tables below are the only
+ * place where names, ranges and defaults stand: validation, the server's JSON,
+ * its OpenAPI document and the README's tables come from them or are checked
+ * against them. */
+typedef enum attn_param_kind {
+  ATTN_PARAM_NUMBER, /* a finite number */
+  ATTN_PARAM_COUNT,  /* a whole number >= 1 */
+  ATTN_PARAM_VECTOR, /* a tensor of one dimension */
+  ATTN_PARAM_MATRIX  /* a tensor of two dimensions */
+} attn_param_kind;
+
+typedef struct attn_param_info {
+  const char *name;
+  attn_param_kind kind;
+  bool required;            /* tensors are, numbers have a default */
+  double least;             /* the smallest number allowed ... */
+  bool above_least;         /* ... or, when true, what it has to be greater than */
+  double default_value;     /* NAN where `default_text` says how it is computed */
+  const char *default_text; /* as documentation prints it; "" for required ones */
+  const char *shape;        /* of a tensor: "dq,dk", "h,dk", "h"; "" for numbers */
+  const char *help;
+} attn_param_info;
+
+typedef struct attn_score_info {
+  const char *name;          /* "scaled_dot" */
+  const char *formula;       /* "scale * q.k", for documentation */
+  const char *normalization; /* the default normalization's name */
+  const attn_param_info *params;
+  size_t param_count;
+} attn_score_info;
+
+typedef struct attn_normalization_info {
+  const char *name;
+  const char *formula;
+  const attn_param_info *params;
+  size_t param_count;
+} attn_normalization_info;
+
+/* The tables, in the order of the documentation; NULL past the end. */
+ATTN_PUBLIC const attn_score_info *attn_score_info_at(size_t index);
+ATTN_PUBLIC const attn_normalization_info *attn_normalization_info_at(size_t index);
+
+/* NULL where there is no such name. */
+ATTN_PUBLIC const attn_score_info *attn_score_info_find(const char *name);
+ATTN_PUBLIC const attn_normalization_info *attn_normalization_info_find(const char *name);
+
+/* One parameter as a caller gives it. Numbers and counts use `number`; vectors
+ * and matrices use `data` (rows x cols, a vector of n numbers being n x 1),
+ * which is copied. */
+typedef struct attn_argument {
+  const char *name;
+  double number;
+  const float *data;
+  size_t rows, cols;
+} attn_argument;
+
+/* ---- Scores ---------------------------------------------------------------
+ * a(q, k): the names and formulas are in attn_score_info_at(). `dot`,
+ * `scaled_dot`, `bilinear`: Luong et al. 2015, Vaswani et al. 2017;
+ * `additive`: Bahdanau et al. 2015; the kernels: Nadaraya 1964, Watson 1964. */
+typedef struct attn_score attn_score;
+
+/* Parameters that are not given take their defaults. `fault` may be NULL.
+ * ATTN_UNKNOWN_NAME, ATTN_BAD_PARAMETER, ATTN_NOT_FINITE, ATTN_NO_MEMORY. */
+ATTN_PUBLIC attn_status attn_score_create(attn_score **score, const char *name,
+                                          const attn_argument *args, size_t count,
+                                          attn_fault *fault);
+ATTN_PUBLIC attn_score *attn_score_ref(attn_score *score);
+ATTN_PUBLIC void attn_score_free(attn_score *score);
+
+ATTN_PUBLIC const attn_score_info *attn_score_get_info(const attn_score *score);
+
+/* Parameter number `index` of the info's list as it is in force. A number that
+ * depends on the keys (`scale` of scaled_dot) is computed for `key_dim`. */
+ATTN_PUBLIC attn_argument attn_score_get_argument(const attn_score *score, size_t index,
+                                                  size_t key_dim);
+
+/* The dimension that queries need, given the keys'; 0 where the score's own
+ * matrices do not fit keys of that dimension. */
+ATTN_PUBLIC size_t attn_score_query_dim(const attn_score *score, size_t key_dim);
+
+/* True where both stand for the same function (same name, same parameters). */
+ATTN_PUBLIC bool attn_score_equal(const attn_score *a, const attn_score *b);
+
+/* ---- Normalizations -------------------------------------------------------
+ * `sparsemax`: Martins & Astudillo 2016, algorithm 1; `entmax15`: Peters,
+ * Niculae & Martins 2019, algorithm 2. */
+typedef struct attn_normalization attn_normalization;
+
+ATTN_PUBLIC attn_status attn_normalization_create(attn_normalization **norm, const char *name,
+                                                  const attn_argument *args, size_t count,
+                                                  attn_fault *fault);
+ATTN_PUBLIC attn_normalization *attn_normalization_ref(attn_normalization *norm);
+ATTN_PUBLIC void attn_normalization_free(attn_normalization *norm);
+ATTN_PUBLIC const attn_normalization_info *
+attn_normalization_get_info(const attn_normalization *norm);
+
+/* As with scores; a `top_k` that was not given has the number 0. */
+ATTN_PUBLIC attn_argument attn_normalization_get_argument(const attn_normalization *norm,
+                                                          size_t index);
+ATTN_PUBLIC bool attn_normalization_equal(const attn_normalization *a, const attn_normalization *b);
+
+/* ---- Number types -----------------------------------------------------------
+ * How a memory keeps its keys and values in RAM. Rows are given as float32 and
+ * rounded to nearest, ties to even, on their way in. From then on the rounded
+ * numbers are the memory: norms, scores, answers and attn_snapshot_get_row()
+ * are those of a caller who had given them rounded, with the same bounds, and
+ * rounding them again changes nothing.
+ *
+ * What is kept of a number x differs from x by no more than
+ *
+ *     relative * |x|  +  of_row * the largest |number| of its row  +  absolute
+ *
+ * where `absolute` matters only next to underflow. int8 has a scale for each
+ * key and each value: largest/127, cut to 17 bits; a row of zeros has 0.
+ *
+ *   X(id, name, bytes of a number, largest |number| taken, relative, of_row,
+ *     absolute, the bound in words) */
+#define ATTN_DTYPE_LIST(X)                                                                         \
+  X(ATTN_F32, "f32", 4, 0x1.fffffep127, 0, 0, 0, "kept as given")                                  \
+  X(ATTN_F16, "f16", 2, 65504, 0x1p-11, 0, 0x1p-25, "1/2048 of the number")                        \
+  X(ATTN_BF16, "bf16", 2, 0x1.fep127, 0x1p-8, 0, 0x1p-134, "1/256 of the number")                  \
+  X(ATTN_INT8, "int8", 1, 0x1.fffffep127, 0, 1.0 / 254, 0x1p-127,                                  \
+    "1/254 of the largest number of its key or value")
+
+typedef enum attn_dtype {
+#define ATTN_DTYPE_ENUM(id, ...) id,
+  ATTN_DTYPE_LIST(ATTN_DTYPE_ENUM)
+#undef ATTN_DTYPE_ENUM
+} attn_dtype;
+
+typedef struct attn_dtype_info {
+  attn_dtype dtype;
+  const char *name;
+  size_t bytes;
+  double largest; /* beyond it: ATTN_OUT_OF_RANGE */
+  double relative, of_row, absolute;
+  const char *bound; /* for documentation */
+} attn_dtype_info;
+
+/* The table in the order of the enum, so that a dtype is its own index; NULL
+ * past the end, and where there is no such name. */
+ATTN_PUBLIC const attn_dtype_info *attn_dtype_info_at(size_t index);
+ATTN_PUBLIC const attn_dtype_info *attn_dtype_info_find(const char *name);
+
+/* ---- Snapshots ------------------------------------------------------------
+ * The rows of a memory at one moment. Made of blocks of rows which snapshots
+ * share: appending copies the last, partly filled block at the most. */
+typedef struct attn_snapshot attn_snapshot;
+
+/* No rows. key_dim and value_dim are at least 1 and at most ATTN_MAX_DIM. The
+ * short form keeps float32. */
+#define ATTN_MAX_DIM ((size_t)1 << 20)
+ATTN_PUBLIC attn_status attn_snapshot_create(attn_snapshot **empty, size_t key_dim,
+                                             size_t value_dim);
+ATTN_PUBLIC attn_status attn_snapshot_create_typed(attn_snapshot **empty, size_t key_dim,
+                                                   size_t value_dim, attn_dtype dtype);
+
+/* A new snapshot: base's rows, then `rows` new ones. base stays as it is and
+ * remains the caller's. ATTN_NOT_FINITE where a number is NaN or infinite,
+ * ATTN_OUT_OF_RANGE where it is more than the dtype can hold. */
+ATTN_PUBLIC attn_status attn_snapshot_append(attn_snapshot **grown, const attn_snapshot *base,
+                                             const float *keys, const float *values, size_t rows);
+ATTN_PUBLIC attn_snapshot *attn_snapshot_ref(attn_snapshot *snapshot);
+ATTN_PUBLIC void attn_snapshot_free(attn_snapshot *snapshot);
+
+ATTN_PUBLIC size_t attn_snapshot_rows(const attn_snapshot *snapshot);
+ATTN_PUBLIC size_t attn_snapshot_key_dim(const attn_snapshot *snapshot);
+ATTN_PUBLIC size_t attn_snapshot_value_dim(const attn_snapshot *snapshot);
+ATTN_PUBLIC attn_dtype attn_snapshot_dtype(const attn_snapshot *snapshot);
+
+/* RAM that the snapshot holds, shared blocks counted in full. */
+ATTN_PUBLIC size_t attn_snapshot_bytes(const attn_snapshot *snapshot);
+
+/* Copies row `row` out as it was kept: key_dim and value_dim floats; either may
+ * be NULL. */
+ATTN_PUBLIC attn_status attn_snapshot_get_row(const attn_snapshot *snapshot, size_t row, float *key,
+                                              float *value);
+
+/* ---- Workers --------------------------------------------------------------
+ * The library owns no threads. A caller that has some lends them through this:
+ * run() calls task(argument, 0) ... task(argument, count - 1), each exactly
+ * once, on any threads and in any order, and returns when all are done.
+ * `workers` is how many can run at the same time; it decides how the work is
+ * cut. run() may be called by several threads at once. pause() may be NULL; it
+ * is called by every task between two tiles, so that a thread with something
+ * more urgent can do that first. */
+typedef struct attn_pool {
+  unsigned workers;
+  void (*run)(void *context, size_t count, void (*task)(void *argument, size_t index),
+              void *argument);
+  void (*pause)(void *context);
+  void *context;
+} attn_pool;
+
+/* ---- Attention ------------------------------------------------------------ */
+typedef enum attn_weights_mode {
+  ATTN_WEIGHTS_NONE, /* outputs alone */
+  ATTN_WEIGHTS_FULL, /* all of them, a queries x rows matrix */
+  ATTN_WEIGHTS_TOP   /* the largest ones of each query */
+} attn_weights_mode;
+
+typedef struct attn_weight {
+  size_t row;
+  float weight;
+} attn_weight;
+
+/* A batch of queries and the room for its answer. All pointers are the
+ * caller's and must stay as they are until attn_attend() has returned. */
+typedef struct attn_request {
+  const float *queries; /* query_count x query_dim */
+  size_t query_count;   /* >= 1 */
+  size_t query_dim;     /* = attn_score_query_dim(score, key_dim) */
+  const attn_score *score;
+  const attn_normalization *normalization;
+  attn_weights_mode weights_mode;
+  size_t top; /* ATTN_WEIGHTS_TOP: how many, >= 1 */
+
+  float *outputs;        /* out: query_count x value_dim */
+  float *weights;        /* out, ATTN_WEIGHTS_FULL: query_count x rows */
+  attn_weight *largest;  /* out, ATTN_WEIGHTS_TOP: query_count x min(top, rows), largest
+                            weight first, the lower row first on a tie */
+  size_t *largest_count; /* out, ATTN_WEIGHTS_TOP: query_count; rows of weight 0 left out */
+
+  bool (*cancelled)(void *context); /* NULL, or asked between tiles from any worker */
+  void *cancel_context;
+  size_t *fault_query; /* NULL, or out: the query that was ATTN_NOT_REPRESENTABLE or
+                          ATTN_NOT_FINITE */
+} attn_request;
+
+/* Computes the batch. `pool` may be NULL: then the calling thread does all.
+ * A query for which no row has mass (every weight 0, or `sum` over a total of
+ * 0) gets an output of zeros. ATTN_EMPTY_MEMORY, ATTN_BAD_SHAPE,
+ * ATTN_BAD_ARGUMENT, ATTN_NO_MEMORY, ATTN_NOT_FINITE (a query is),
+ * ATTN_NOT_REPRESENTABLE (an unnormalized weight or output beyond float32),
+ * ATTN_CANCELLED. After a failure the out-parameters hold nothing of use. */
+ATTN_PUBLIC attn_status attn_attend(const attn_snapshot *snapshot, const attn_request *request,
+                                    const attn_pool *pool);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

@@ -1,0 +1,238 @@
+/* Normalizations that fold tile by tile.
+ *
+ * soft   softmax, and gaussian or laplacian under `sum`, as the softmax of
+ *        their logarithms. The state is (max, sum, outputs) with weights
+ *        relative to exp(max), rescaled when the maximum grows: the online
+ *        softmax of Milakov & Gimelshein 2018 as in FlashAttention (Dao et al.
+ *        2022). Two states merge by rescaling both to the larger maximum.
+ * mass   sum, none, sigmoid: plain sums.
+ *
+ * States are float64 in both arithmetics: adding a tile's float32 product to
+ * them costs 1/tile_rows of the work and keeps a million rows as exact as one
+ * tile. */
+#include "fold.h"
+
+#include <cblas.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* ---- States ---- */
+
+static struct attn_selection *selections_create(size_t count, size_t top) {
+  struct attn_selection *made = calloc(count, sizeof *made);
+  for (size_t q = 0; made && q < count; q++)
+    attn_selection_init(&made[q], top, 0, (struct attn_margin){0});
+  return made;
+}
+
+static void selections_free(struct attn_selection *selections, size_t count) {
+  for (size_t q = 0; selections && q < count; q++)
+    attn_selection_free(&selections[q]);
+  free(selections);
+}
+
+attn_status attn_fold_create(struct attn_fold *fold, const struct attn_fold_plan *plan,
+                             size_t count) {
+  *fold = (struct attn_fold){.count = count};
+  fold->max = malloc(attn_size_times(count, sizeof *fold->max));
+  fold->sum = calloc(count, sizeof *fold->sum);
+  fold->outputs = calloc(attn_size_times(count, plan->value_dim), sizeof *fold->outputs);
+  bool made = fold->max && fold->sum && fold->outputs;
+  if (plan->top > 0) {
+    fold->largest = selections_create(count, plan->top);
+    made = made && fold->largest;
+    if (!plan->soft && plan->norm->kind->rule == RULE_SUM) {
+      fold->smallest = selections_create(count, plan->top);
+      made = made && fold->smallest;
+    }
+  }
+  for (size_t q = 0; made && q < count; q++)
+    fold->max[q] = -INFINITY;
+  return made ? ATTN_OK : ATTN_NO_MEMORY;
+}
+
+void attn_fold_free(struct attn_fold *fold) {
+  free(fold->max);
+  free(fold->sum);
+  free(fold->outputs);
+  selections_free(fold->largest, fold->count);
+  selections_free(fold->smallest, fold->count);
+  *fold = (struct attn_fold){0};
+}
+
+static void scale_row(double *row, size_t n, double factor) {
+  for (size_t i = 0; i < n; i++)
+    row[i] *= factor;
+}
+
+/* Makes `max` the maximum that query q's sums are relative to. */
+static void raise_max(struct attn_fold *fold, const struct attn_fold_plan *plan, size_t q,
+                      double max, double beta) {
+  if (!(max > fold->max[q])) return;
+  if (fold->sum[q] != 0) {
+    const double factor = exp(beta * (fold->max[q] - max));
+    fold->sum[q] *= factor;
+    scale_row(fold->outputs + q * plan->value_dim, plan->value_dim, factor);
+  }
+  fold->max[q] = max;
+}
+
+static float *weights_at(const struct attn_fold_plan *plan, const struct attn_scored_tile *scored,
+                         size_t q) {
+  return plan->weights + scored->which[q] * plan->rows + scored->tile->first;
+}
+
+static double *anchor_at(const struct attn_fold_plan *plan, const struct attn_scored_tile *scored,
+                         size_t q) {
+  return plan->anchors + (scored->first + q) * plan->tile_count + scored->index;
+}
+
+/* ---- float32 ---- */
+
+attn_status attn_fold_fast(struct attn_fold *fold, const struct attn_fold_plan *plan,
+                           const struct attn_scored_tile *scored, float *scores, float *product) {
+  const struct attn_tile *tile = scored->tile;
+  const size_t rows = tile->rows, stride = attn_panel_rows(rows), dim = plan->value_dim;
+  attn_status status = ATTN_OK;
+  for (size_t q = 0; q < scored->count && status == ATTN_OK; q++) {
+    const size_t state = scored->first + q;
+    float *row = scores + q * stride;
+    if (plan->top > 0)
+      status =
+          attn_selection_offer_floats(&fold->largest[state], row, rows, tile->first, plan->kernels);
+    raise_max(fold, plan, state, (double)plan->kernels->row_max(row, rows), 1);
+    fold->sum[state] += plan->kernels->row_exp(row, rows, (float)fold->max[state]);
+    if (plan->weights) {
+      memcpy(weights_at(plan, scored, q), row, rows * sizeof *row);
+      *anchor_at(plan, scored, q) = fold->max[state];
+    }
+  }
+  if (tile->values.scales)
+    for (size_t q = 0; q < scored->count; q++)
+      plan->kernels->row_times(scores + q * stride, tile->values.scales, rows);
+  const struct attn_weighing weighing = {.weights = scores,
+                                         .count = scored->count,
+                                         .stride = stride,
+                                         .values = tile->values,
+                                         .rows = rows,
+                                         .dim = dim};
+  plan->kernels->weigh_values(&weighing, product);
+  plan->kernels->accumulate(fold->outputs + scored->first * dim, product, scored->count * dim);
+  return status;
+}
+
+/* ---- float64 ---- */
+
+static double largest_of(const double *values, size_t n) {
+  double most = -INFINITY;
+  for (size_t i = 0; i < n; i++)
+    most = fmax(most, values[i]);
+  return most;
+}
+
+/* Scores become weights relative to the running maximum; returns the anchor. */
+static double soften(struct attn_fold *fold, const struct attn_fold_plan *plan, size_t state,
+                     double *row, size_t rows) {
+  raise_max(fold, plan, state, largest_of(row, rows), plan->beta);
+  double sum = 0;
+  for (size_t i = 0; i < rows; i++)
+    sum += row[i] = exp(plan->beta * (row[i] - fold->max[state]));
+  fold->sum[state] += sum;
+  return fold->max[state];
+}
+
+static double logistic(double a) {
+  return 1 / (1 + exp(-a));
+}
+
+/* The anchor is the largest weight of the tile, so that what goes to the
+ * reply's float32 buffer keeps its digits however large the scores are. */
+static double weigh_mass(struct attn_fold *fold, const struct attn_fold_plan *plan, size_t state,
+                         double *row, size_t rows) {
+  const bool sigmoid = plan->norm->kind->rule == RULE_SIGMOID;
+  double sum = 0, anchor = 0;
+  for (size_t i = 0; i < rows; i++) {
+    if (sigmoid) row[i] = logistic(row[i]);
+    sum += row[i];
+    anchor = fmax(anchor, fabs(row[i]));
+  }
+  fold->sum[state] += sum;
+  return anchor;
+}
+
+static attn_status keep_extremes(struct attn_fold *fold, size_t state, const double *row,
+                                 const struct attn_tile *tile) {
+  attn_status status = attn_selection_offer(&fold->largest[state], row, tile->rows, tile->first, 1);
+  if (status == ATTN_OK && fold->smallest)
+    status = attn_selection_offer(&fold->smallest[state], row, tile->rows, tile->first, -1);
+  return status;
+}
+
+static void store_weights(const struct attn_fold_plan *plan, const struct attn_scored_tile *scored,
+                          size_t q, const double *row, double anchor) {
+  float *to = weights_at(plan, scored, q);
+  const double divisor = plan->soft || anchor == 0 ? 1 : anchor;
+  for (size_t i = 0; i < scored->tile->rows; i++)
+    to[i] = (float)(row[i] / divisor);
+  *anchor_at(plan, scored, q) = plan->soft ? anchor : divisor;
+}
+
+attn_status attn_fold_exact(struct attn_fold *fold, const struct attn_fold_plan *plan,
+                            const struct attn_scored_tile *scored, double *scores,
+                            const double *wide_values) {
+  const size_t rows = scored->tile->rows, dim = plan->value_dim;
+  attn_status status = ATTN_OK;
+  for (size_t q = 0; q < scored->count && status == ATTN_OK; q++) {
+    const size_t state = scored->first + q;
+    double *row = scores + q * rows;
+    if (plan->top > 0) status = keep_extremes(fold, state, row, scored->tile);
+    const double anchor = plan->soft ? soften(fold, plan, state, row, rows)
+                                     : weigh_mass(fold, plan, state, row, rows);
+    if (plan->weights) store_weights(plan, scored, q, row, anchor);
+  }
+  cblas_dgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, (blasint)scored->count, (blasint)dim,
+              (blasint)rows, 1.0, scores, (blasint)rows, wide_values, (blasint)dim, 1.0,
+              fold->outputs + scored->first * dim, (blasint)dim);
+  return status;
+}
+
+/* ---- The end of a pass ---- */
+
+attn_status attn_fold_merge(struct attn_fold *into, const struct attn_fold *from,
+                            const struct attn_fold_plan *plan, size_t q) {
+  const size_t dim = plan->value_dim;
+  double factor = 1;
+  if (plan->soft) {
+    const double beta = plan->beta;
+    raise_max(into, plan, q, from->max[q], beta);
+    factor = from->sum[q] != 0 ? exp(beta * (from->max[q] - into->max[q])) : 0;
+  }
+  into->sum[q] += factor * from->sum[q];
+  for (size_t i = 0; i < dim; i++)
+    into->outputs[q * dim + i] += factor * from->outputs[q * dim + i];
+  attn_status status = ATTN_OK;
+  if (into->largest) status = attn_selection_merge(&into->largest[q], &from->largest[q]);
+  if (status == ATTN_OK && into->smallest)
+    status = attn_selection_merge(&into->smallest[q], &from->smallest[q]);
+  return status;
+}
+
+static bool divides_by_sum(const struct attn_fold_plan *plan) {
+  return plan->soft || plan->norm->kind->rule == RULE_SUM;
+}
+
+double attn_fold_factor(const struct attn_fold *fold, const struct attn_fold_plan *plan, size_t q,
+                        double anchor) {
+  const double sum = divides_by_sum(plan) ? fold->sum[q] : 1;
+  if (sum == 0) return 0;
+  if (!plan->soft) return anchor / sum;
+  return exp(plan->beta * (anchor - fold->max[q])) / sum;
+}
+
+double attn_fold_weight(const struct attn_fold *fold, const struct attn_fold_plan *plan, size_t q,
+                        double score) {
+  if (plan->soft) return attn_fold_factor(fold, plan, q, score);
+  const bool sigmoid = plan->norm->kind->rule == RULE_SIGMOID;
+  return (sigmoid ? logistic(score) : score) * attn_fold_factor(fold, plan, q, 1);
+}

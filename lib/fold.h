@@ -1,0 +1,72 @@
+/* Normalizations that fold tile by tile: a running state per query, merged
+ * over the workers at the end. */
+#ifndef ATTN_FOLD_H
+#define ATTN_FOLD_H
+
+#include "kernels.h"
+#include "normalization.h"
+#include "select.h"
+#include "snapshot.h"
+
+/* What is folded, besides the state: read-only during a pass.
+ *
+ * Full weights go straight to the reply's buffer, before they are final: what
+ * is written is the weight divided by a factor that only the end of the pass
+ * knows. That factor depends on the `anchor` of the query's tile. */
+struct attn_fold_plan {
+  const attn_normalization *norm;
+  const struct attn_kernels *kernels;
+  bool soft;   /* weights exp(beta (a - max)); else a itself, or its sigmoid */
+  double beta; /* soft in float64; in float32 the scores have it already */
+  size_t value_dim;
+  size_t rows;     /* of the memory */
+  size_t top;      /* largest weights to keep; 0: none */
+  float *weights;  /* the request's matrix, or NULL */
+  double *anchors; /* with weights: queries x tiles */
+  size_t tile_count;
+};
+
+/* One worker's states for the queries of a pass. */
+struct attn_fold {
+  size_t count;
+  double *max;                     /* soft: the largest score so far */
+  double *sum;                     /* of the weights, relative to max when soft */
+  double *outputs;                 /* count x value_dim: sum of weight * value, likewise */
+  struct attn_selection *largest;  /* with top: by score */
+  struct attn_selection *smallest; /* ... for `sum`, whose total may be negative */
+};
+
+attn_status attn_fold_create(struct attn_fold *fold, const struct attn_fold_plan *plan,
+                             size_t count);
+void attn_fold_free(struct attn_fold *fold);
+
+/* A block of scores of queries first .. first + count - 1 of the pass. */
+struct attn_scored_tile {
+  const struct attn_tile *tile;
+  size_t index;        /* of the tile, for anchors */
+  size_t first, count; /* queries of the pass */
+  const size_t *which; /* their numbers in the request, from first on */
+};
+
+/* The scores are overwritten by weights. `product` has room for count x
+ * value_dim, `wide_values` holds the tile's values in float64. */
+attn_status attn_fold_fast(struct attn_fold *fold, const struct attn_fold_plan *plan,
+                           const struct attn_scored_tile *scored, float *scores, float *product);
+attn_status attn_fold_exact(struct attn_fold *fold, const struct attn_fold_plan *plan,
+                            const struct attn_scored_tile *scored, double *scores,
+                            const double *wide_values);
+
+/* Adds query q of another worker's state to this one's. */
+attn_status attn_fold_merge(struct attn_fold *into, const struct attn_fold *from,
+                            const struct attn_fold_plan *plan, size_t q);
+
+/* What a weight that was folded with that anchor is multiplied by to be final;
+ * 0 for a query without mass. */
+double attn_fold_factor(const struct attn_fold *fold, const struct attn_fold_plan *plan, size_t q,
+                        double anchor);
+
+/* The weight of a row with that score. */
+double attn_fold_weight(const struct attn_fold *fold, const struct attn_fold_plan *plan, size_t q,
+                        double score);
+
+#endif

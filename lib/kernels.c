@@ -1,0 +1,612 @@
+/* The hot loops, written once over vectors of ATTN_KERNEL_LANES floats (or half
+ * as many doubles) and compiled once per instruction set.
+ *
+ * GCC's vector types were preferred to intrinsics, which would be three copies
+ * of every loop, and to the auto-vectoriser, which leaves exp() and every
+ * reduction scalar without -ffast-math.
+ *
+ * Errors (measured by tests/unit/lib): exp and tanh within 2 ulp and 1e-7. Sums
+ * run in ATTN_KERNEL_LANES * 4 interleaved chains, which keeps the rounding of
+ * a distance over 4096 components near 1e-7 of it. */
+#include "kernels.h"
+
+#include <math.h>
+#include <stdint.h>
+#include <string.h>
+#if ATTN_KERNEL_LANES > 4
+#include <immintrin.h>
+#endif
+
+#define LANES       ATTN_KERNEL_LANES
+#define JOIN_(a, b) a##b
+#define JOIN(a, b)  JOIN_(a, b)
+#define TEXT_(a)    #a
+#define TEXT(a)     TEXT_(a)
+
+typedef float vec __attribute__((vector_size(LANES * 4)));
+typedef int32_t ivec __attribute__((vector_size(LANES * 4)));
+typedef float vec_unaligned __attribute__((vector_size(LANES * 4), aligned(4), may_alias));
+
+static inline vec load(const float *from) {
+  return *(const vec_unaligned *)(const void *)from;
+}
+static inline void store(float *to, vec v) {
+  *(vec_unaligned *)(void *)to = v;
+}
+static inline vec all(float x) {
+  return x - (vec){0};
+}
+
+/* The last n < LANES floats, the other lanes filled. */
+static inline vec load_some(const float *from, size_t n, float fill) {
+  float lanes[LANES];
+  for (size_t i = 0; i < LANES; i++)
+    lanes[i] = i < n ? from[i] : fill;
+  return load(lanes);
+}
+
+static inline void store_some(float *to, vec v, size_t n) {
+  float lanes[LANES];
+  store(lanes, v);
+  memcpy(to, lanes, n * sizeof *to);
+}
+
+static inline float sum_lanes(vec v) {
+  float lanes[LANES];
+  store(lanes, v);
+  for (size_t width = LANES / 2; width > 0; width /= 2)
+    for (size_t i = 0; i < width; i++)
+      lanes[i] += lanes[i + width];
+  return lanes[0];
+}
+
+static inline vec select_vec(ivec mask, vec yes, vec no) {
+  return (vec)((mask & (ivec)yes) | (~mask & (ivec)no));
+}
+
+/* exp(x) for x <= 0. With n the whole number nearest to x/ln 2 and r what is
+ * left, |r| <= ln2/2: the Taylor polynomial of degree 7 is off by at most
+ * 0.3466^8/8! = 6e-9. ln 2 is split so that n*LN2_HIGH is exact. */
+#define LOG2_E      1.44269504f
+#define LN2_HIGH    0.693359375f
+#define LN2_LOW     (-2.12194440e-4f)
+#define ROUND_MAGIC 12582912.0f /* 1.5 * 2^23: adding it rounds to a whole number */
+#define EXP_LEAST   (-87.0f)
+
+static inline vec exp_vec(vec x) {
+  const ivec vanishes = x < all(EXP_LEAST);
+  x = select_vec(vanishes, all(EXP_LEAST), x); /* -infinity would make a NaN below */
+  const vec shifted = x * LOG2_E + ROUND_MAGIC;
+  const vec n = shifted - ROUND_MAGIC;
+  vec r = x - n * LN2_HIGH;
+  r = r - n * LN2_LOW;
+  vec p = r * (1.0f / 5040) + (1.0f / 720);
+  p = p * r + (1.0f / 120);
+  p = p * r + (1.0f / 24);
+  p = p * r + (1.0f / 6);
+  p = p * r + 0.5f;
+  p = p * (r * r) + r + 1.0f;
+  const ivec exponent = ((ivec)shifted - (ivec)all(ROUND_MAGIC)) << 23;
+  return select_vec(vanishes, all(0), (vec)((ivec)p + exponent));
+}
+
+/* tanh x: (1-e)/(1+e) with e = exp(-2|x|), and close to 0, where 1-e loses its
+ * digits, the Taylor polynomial (next term below 2e-8 of x at 0.25). */
+static inline vec tanh_vec(vec x) {
+  const vec size = (vec)((ivec)x & 0x7fffffff);
+  const vec e = exp_vec(size * -2.0f);
+  const vec far = (vec)((ivec)((1.0f - e) / (1.0f + e)) | ((ivec)x & (ivec)all(-0.0f)));
+  const vec x2 = x * x;
+  vec p = x2 * (-1382.0f / 155925) + (62.0f / 2835);
+  p = p * x2 - (17.0f / 315);
+  p = p * x2 + (2.0f / 15);
+  p = p * x2 - (1.0f / 3);
+  const vec near = x + x * x2 * p;
+  return select_vec(size < all(0.25f), near, far);
+}
+
+static float row_max(const float *scores, size_t n) {
+  vec most = all(-INFINITY);
+  size_t i = 0;
+  for (; i + LANES <= n; i += LANES) {
+    const vec s = load(scores + i);
+    most = select_vec(s > most, s, most);
+  }
+  const vec s = load_some(scores + i, n - i, -INFINITY);
+  most = select_vec(s > most, s, most);
+  float lanes[LANES], best = -INFINITY;
+  store(lanes, most);
+  for (size_t l = 0; l < LANES; l++)
+    best = lanes[l] > best ? lanes[l] : best;
+  return best;
+}
+
+/* A block at a time: nearly always there is nothing above the threshold in it.
+ * The threshold is rounded down, and the one score found is compared as it is. */
+static size_t row_skip(const float *scores, size_t n, double threshold) {
+  float bound = (float)threshold;
+  if ((double)bound > threshold) bound = nextafterf(bound, -INFINITY);
+  size_t i = 0;
+  while (i < n) {
+    for (; i + LANES <= n; i += LANES) {
+      const ivec above = load(scores + i) > all(bound);
+      int32_t any = 0;
+      for (size_t l = 0; l < LANES; l++)
+        any |= above[l];
+      if (any) break;
+    }
+    const size_t end = i + LANES <= n ? i + LANES : n;
+    for (; i < end; i++)
+      if ((double)scores[i] > threshold) return i;
+  }
+  return n;
+}
+
+static double row_exp(float *scores, size_t n, float max) {
+  vec sum = all(0);
+  size_t i = 0;
+  for (; i + LANES <= n; i += LANES) {
+    const vec p = exp_vec(load(scores + i) - max);
+    store(scores + i, p);
+    sum += p;
+  }
+  if (i < n) {
+    const vec p = exp_vec(load_some(scores + i, n - i, -INFINITY) - max);
+    store_some(scores + i, p, n - i);
+    sum += p;
+  }
+  return (double)sum_lanes(sum);
+}
+
+static void row_sqrt(float *scores, size_t n, float c) {
+  for (size_t i = 0; i < n; i++)
+    scores[i] = c * sqrtf(scores[i]);
+}
+
+static void row_times(float *scores, const float *factors, size_t n) {
+  for (size_t i = 0; i < n; i++)
+    scores[i] *= factors[i];
+}
+
+static void row_scale(float *scores, size_t n, float c) {
+  for (size_t i = 0; i < n; i++)
+    scores[i] *= c;
+}
+
+static void row_additive(float *scores, const float *hidden, size_t n, float query, float v,
+                         bool first) {
+  size_t i = 0;
+  for (; i + LANES <= n; i += LANES) {
+    const vec term = tanh_vec(load(hidden + i) + query) * v;
+    store(scores + i, first ? term : load(scores + i) + term);
+  }
+  if (i < n) {
+    const vec term = tanh_vec(load_some(hidden + i, n - i, 0) + query) * v;
+    store_some(scores + i, first ? term : load_some(scores + i, n - i, 0) + term, n - i);
+  }
+}
+
+#define INLINE static inline __attribute__((always_inline))
+
+/* ---- Numbers that are smaller than float32 ----
+ *
+ * LANES of them as float32, in registers; an int8 without its scale. Intrinsics,
+ * because GCC 12 takes __builtin_convertvector from small integers apart. */
+#if LANES == 16
+INLINE vec widen_f16(const void *from) {
+  return (vec)_mm512_cvtph_ps(_mm256_loadu_si256(from));
+}
+INLINE vec widen_bf16(const void *from) {
+  return (vec)_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256(from)), 16);
+}
+INLINE vec widen_int8(const void *from) {
+  return (vec)_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(from)));
+}
+#elif LANES == 8
+INLINE vec widen_f16(const void *from) {
+  return (vec)_mm256_cvtph_ps(_mm_loadu_si128(from));
+}
+INLINE vec widen_bf16(const void *from) {
+  return (vec)_mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128(from)), 16);
+}
+INLINE vec widen_int8(const void *from) {
+  return (vec)_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(from)));
+}
+#else
+typedef uint32_t uvec __attribute__((vector_size(LANES * 4)));
+typedef uint16_t halves __attribute__((vector_size(LANES * 2), aligned(2), may_alias));
+typedef int8_t bytes __attribute__((vector_size(LANES), aligned(1), may_alias));
+
+/* Exponents differ by 112; of a subnormal the significand alone is a number. */
+INLINE vec widen_f16(const void *from) {
+  const uvec wide = __builtin_convertvector(*(const halves *)from, uvec), size = wide & 0x7fff;
+  const vec normal = (vec)((size << 13) + ((uint32_t)112 << 23));
+  const vec subnormal = __builtin_convertvector((ivec)size, vec) * 0x1p-24f;
+  return (vec)((uvec)select_vec((ivec)(size < 0x400), subnormal, normal) | (wide & 0x8000) << 16);
+}
+INLINE vec widen_bf16(const void *from) {
+  return (vec)(__builtin_convertvector(*(const halves *)from, uvec) << 16);
+}
+INLINE vec widen_int8(const void *from) {
+  return __builtin_convertvector(__builtin_convertvector(*(const bytes *)from, ivec), vec);
+}
+#endif
+
+INLINE vec load_numbers(attn_dtype dtype, const void *data, size_t index) {
+  switch (dtype) {
+  case ATTN_F16:
+    return widen_f16((const uint16_t *)data + index);
+  case ATTN_BF16:
+    return widen_bf16((const uint16_t *)data + index);
+  case ATTN_INT8:
+    return widen_int8((const int8_t *)data + index);
+  default:
+    return load((const float *)data + index);
+  }
+}
+
+/* ---- Panels of keys ----
+ *
+ * A step takes MICRO queries and one or two panels through CHUNK components:
+ * the sums stay in registers, a component is one or two loads and MICRO
+ * broadcasts. Chunks are summed on their own and then added up, which keeps the
+ * error of a product over 4096 components at that of a short one, and leaves
+ * the part of a panel that is in use in the first-level cache.
+ *
+ * Smaller numbers are widened as they are loaded for FEW queries, and else once
+ * per chunk, into room that stays in the first-level cache. */
+enum { PANEL = 16, CHUNK = 128, MICRO = LANES == 4 ? 2 : 6 };
+enum { PANEL_VECS = PANEL / LANES, WIDE_PANELS = LANES == 16 ? 2 : 1 };
+#ifndef FEW
+#define FEW 1
+#endif
+enum pair_op { PAIR_PRODUCT, PAIR_DISTANCE2 };
+
+/* A chunk of one panel or two, and all queries. */
+struct meeting {
+  const float *queries; /* `count` of them, dim apart */
+  size_t count, dim;
+  const void *panels;
+  const float *scales;
+  size_t apart, chunk; /* components: from panel to panel, and of each */
+  float *scores;
+  size_t stride;
+  bool first; /* chunk: set the scores, don't add to them */
+};
+
+INLINE vec pair_step(enum pair_op op, vec sum, float query, vec key) {
+  if (op == PAIR_PRODUCT) return sum + key * query;
+  const vec difference = key - query;
+  return sum + difference * difference;
+}
+
+INLINE void micro_step(enum pair_op op, attn_dtype dtype, size_t n, size_t panels,
+                       const struct meeting *meeting, size_t query) {
+  const float *queries = meeting->queries + query * meeting->dim;
+  vec sum[6][2 * PANEL_VECS];
+  for (size_t q = 0; q < n; q++)
+    for (size_t v = 0; v < panels * PANEL_VECS; v++)
+      sum[q][v] = all(0);
+  for (size_t j = 0; j < meeting->chunk; j++)
+    for (size_t v = 0; v < panels * PANEL_VECS; v++) {
+      const size_t which = v / PANEL_VECS, lane = v % PANEL_VECS * LANES;
+      vec key = load_numbers(dtype, meeting->panels, (which * meeting->apart + j) * PANEL + lane);
+      if (dtype == ATTN_INT8) key *= load(meeting->scales + v * LANES);
+      for (size_t q = 0; q < n; q++)
+        sum[q][v] = pair_step(op, sum[q][v], queries[q * meeting->dim + j], key);
+    }
+  for (size_t q = 0; q < n; q++)
+    for (size_t v = 0; v < panels * PANEL_VECS; v++) {
+      float *to = meeting->scores + (query + q) * meeting->stride + v * LANES;
+      store(to, meeting->first ? sum[q][v] : load(to) + sum[q][v]);
+    }
+}
+
+INLINE void meet(enum pair_op op, attn_dtype dtype, size_t panels, const struct meeting *meeting) {
+  size_t q = 0;
+  for (; q + MICRO <= meeting->count; q += MICRO)
+    micro_step(op, dtype, MICRO, panels, meeting, q);
+#define REST(n)                                                                                    \
+  case n:                                                                                          \
+    micro_step(op, dtype, n, panels, meeting, q);                                                  \
+    break;
+  switch (meeting->count - q) {
+    REST(1)
+#if LANES > 4
+    REST(2) REST(3) REST(4) REST(5)
+#endif
+  }
+#undef REST
+}
+
+/* Out of line, once for all dtypes that are widened. */
+static __attribute__((noinline)) void meet_widened(enum pair_op op, size_t panels,
+                                                   const struct meeting *meeting) {
+  if (op == PAIR_PRODUCT && panels == 1)
+    meet(PAIR_PRODUCT, ATTN_F32, 1, meeting);
+  else if (op == PAIR_PRODUCT)
+    meet(PAIR_PRODUCT, ATTN_F32, 2, meeting);
+  else if (panels == 1)
+    meet(PAIR_DISTANCE2, ATTN_F32, 1, meeting);
+  else
+    meet(PAIR_DISTANCE2, ATTN_F32, 2, meeting);
+}
+
+INLINE void meet_chunk(enum pair_op op, attn_dtype dtype, size_t panels,
+                       const struct meeting *meeting) {
+  if (dtype == ATTN_F32 || FEW >= MICRO) {
+    meet(op, dtype, panels, meeting);
+  } else if (FEW == 1 && meeting->count == 1) {
+    micro_step(op, dtype, 1, panels, meeting, 0);
+  } else {
+    float widened[WIDE_PANELS * CHUNK * PANEL] __attribute__((aligned(64)));
+    for (size_t v = 0; v < panels * PANEL_VECS; v++) {
+      const size_t which = v / PANEL_VECS, lane = v % PANEL_VECS * LANES;
+      const vec scale = dtype == ATTN_INT8 ? load(meeting->scales + v * LANES) : all(1);
+      for (size_t j = 0; j < meeting->chunk; j++) {
+        vec key = load_numbers(dtype, meeting->panels, (which * meeting->apart + j) * PANEL + lane);
+        if (dtype == ATTN_INT8) key *= scale;
+        store(widened + (which * meeting->chunk + j) * PANEL + lane, key);
+      }
+    }
+    struct meeting wide = *meeting;
+    wide.panels = widened;
+    wide.apart = meeting->chunk;
+    meet_widened(op, panels, &wide);
+  }
+}
+
+INLINE void panels_pairs(enum pair_op op, attn_dtype dtype, const struct attn_panels *work,
+                         float *scores, size_t stride) {
+  for (size_t p = 0; p < work->panel_count;) {
+    const size_t together = p + WIDE_PANELS <= work->panel_count ? WIDE_PANELS : 1;
+    for (size_t from = 0; from < work->dim; from += CHUNK) {
+      const struct attn_numbers keys =
+          attn_numbers_after(work->keys, p * PANEL, (p * work->dim + from) * PANEL);
+      const struct meeting meeting = {.queries = work->queries + from,
+                                      .count = work->count,
+                                      .dim = work->dim,
+                                      .panels = keys.data,
+                                      .scales = keys.scales,
+                                      .apart = work->dim,
+                                      .chunk = work->dim - from < CHUNK ? work->dim - from : CHUNK,
+                                      .scores = scores + p * PANEL,
+                                      .stride = stride,
+                                      .first = from == 0};
+      if (together == 2)
+        meet_chunk(op, dtype, 2, &meeting);
+      else
+        meet_chunk(op, dtype, 1, &meeting);
+    }
+    p += together;
+  }
+}
+
+INLINE void panels_any(enum pair_op op, const struct attn_panels *work, float *scores,
+                       size_t stride) {
+  switch (work->keys.dtype) {
+  case ATTN_F32:
+    panels_pairs(op, ATTN_F32, work, scores, stride);
+    break;
+  case ATTN_F16:
+    panels_pairs(op, ATTN_F16, work, scores, stride);
+    break;
+  case ATTN_BF16:
+    panels_pairs(op, ATTN_BF16, work, scores, stride);
+    break;
+  case ATTN_INT8:
+    panels_pairs(op, ATTN_INT8, work, scores, stride);
+    break;
+  }
+}
+
+static void panels_dot(const struct attn_panels *panels, float *scores, size_t stride) {
+  panels_any(PAIR_PRODUCT, panels, scores, stride);
+}
+
+static void panels_distance2(const struct attn_panels *panels, float *scores, size_t stride) {
+  panels_any(PAIR_DISTANCE2, panels, scores, stride);
+}
+
+/* ---- Weighted sums of values: the mirror image, rows in the place of
+ * components. The last components of a row are loaded with what follows them,
+ * and only what is theirs is stored. ---- */
+
+enum { VALUE_VECS = LANES == 16 ? 2 : LANES == 8 ? 2 : 4 };
+
+/* Some rows of a column of values, and all queries. */
+struct weighing {
+  const float *weights; /* count x stride */
+  size_t count, stride;
+  const void *values;
+  size_t rows, dim; /* dim: from row to row */
+  float *outputs;
+  size_t apart, width; /* of outputs: from query to query, and how many are due */
+  bool first;          /* rows: set the outputs, don't add to them */
+};
+
+INLINE void weigh_step(attn_dtype dtype, size_t n, size_t vecs, const struct weighing *work,
+                       size_t q) {
+  vec sum[6][VALUE_VECS];
+  const float *weights = work->weights + q * work->stride;
+  for (size_t i = 0; i < n; i++)
+    for (size_t v = 0; v < vecs; v++)
+      sum[i][v] = all(0);
+  for (size_t r = 0; r < work->rows; r++)
+    for (size_t v = 0; v < vecs; v++) {
+      const vec value = load_numbers(dtype, work->values, r * work->dim + v * LANES);
+      for (size_t i = 0; i < n; i++)
+        sum[i][v] += value * weights[i * work->stride + r];
+    }
+  for (size_t i = 0; i < n; i++)
+    for (size_t v = 0; v < vecs; v++) {
+      float *to = work->outputs + (q + i) * work->apart + v * LANES;
+      const size_t left = work->width - v * LANES;
+      if (left >= LANES)
+        store(to, work->first ? sum[i][v] : load(to) + sum[i][v]);
+      else
+        store_some(to, work->first ? sum[i][v] : load_some(to, left, 0) + sum[i][v], left);
+    }
+}
+
+INLINE void weigh_column(attn_dtype dtype, size_t vecs, const struct weighing *work) {
+  size_t q = 0;
+  for (; q + MICRO <= work->count; q += MICRO)
+    weigh_step(dtype, MICRO, vecs, work, q);
+  for (; q < work->count; q++)
+    weigh_step(dtype, 1, vecs, work, q);
+}
+
+/* float32 takes all rows at once; what has to be widened goes in runs of rows
+ * that fit the first-level cache as float32, and so does a single query, for
+ * the sake of the same sums. */
+enum { RUN = 128 };
+
+static __attribute__((noinline)) void weigh_widened(size_t vecs, const struct weighing *work) {
+  if (vecs == 1)
+    weigh_column(ATTN_F32, 1, work);
+  else
+    weigh_column(ATTN_F32, VALUE_VECS, work);
+}
+
+INLINE void weigh_block(attn_dtype dtype, size_t vecs, const struct weighing *work) {
+  if (dtype == ATTN_F32 || FEW >= MICRO) {
+    weigh_column(dtype, vecs, work);
+  } else if (FEW == 1 && work->count == 1) {
+    weigh_step(dtype, 1, vecs, work, 0);
+  } else {
+    float widened[RUN * VALUE_VECS * LANES] __attribute__((aligned(64)));
+    for (size_t r = 0; r < work->rows; r++)
+      for (size_t v = 0; v < vecs; v++)
+        store(widened + (r * vecs + v) * LANES,
+              load_numbers(dtype, work->values, r * work->dim + v * LANES));
+    struct weighing wide = *work;
+    wide.values = widened;
+    wide.dim = vecs * LANES;
+    weigh_widened(vecs, &wide);
+  }
+}
+
+INLINE void weigh_rows(attn_dtype dtype, const struct attn_weighing *work, size_t from, size_t rows,
+                       float *outputs) {
+  struct weighing block = {.weights = work->weights + from,
+                           .count = work->count,
+                           .stride = work->stride,
+                           .rows = rows,
+                           .dim = work->dim,
+                           .apart = work->dim,
+                           .first = from == 0};
+  const size_t wide = VALUE_VECS * LANES;
+  for (size_t column = 0; column < work->dim; column += block.width) {
+    const size_t left = work->dim - column;
+    block.values = attn_numbers_after(work->values, from, from * work->dim + column).data;
+    block.outputs = outputs + column;
+    if (left >= wide) {
+      block.width = wide;
+      weigh_block(dtype, VALUE_VECS, &block);
+    } else {
+      block.width = left < LANES ? left : LANES;
+      weigh_block(dtype, 1, &block);
+    }
+  }
+}
+
+INLINE void weigh_runs(attn_dtype dtype, const struct attn_weighing *work, float *outputs) {
+  for (size_t from = 0; from < work->rows; from += RUN)
+    weigh_rows(dtype, work, from, work->rows - from < RUN ? work->rows - from : RUN, outputs);
+}
+
+static void weigh_values(const struct attn_weighing *work, float *outputs) {
+  switch (work->values.dtype) {
+  case ATTN_F32:
+    weigh_rows(ATTN_F32, work, 0, work->rows, outputs);
+    break;
+  case ATTN_F16:
+    weigh_runs(ATTN_F16, work, outputs);
+    break;
+  case ATTN_BF16:
+    weigh_runs(ATTN_BF16, work, outputs);
+    break;
+  case ATTN_INT8:
+    weigh_runs(ATTN_INT8, work, outputs);
+    break;
+  }
+}
+
+static void accumulate(double *sums, const float *terms, size_t n) {
+  for (size_t i = 0; i < n; i++)
+    sums[i] += (double)terms[i];
+}
+
+/* ---- float64 ---- */
+
+enum { WIDE = LANES / 2, CHAINS = 4 };
+typedef double wide __attribute__((vector_size(LANES * 4)));
+typedef double wide_unaligned __attribute__((vector_size(LANES * 4), aligned(8), may_alias));
+
+static inline wide load_wide(const double *from) {
+  return *(const wide_unaligned *)(const void *)from;
+}
+
+static inline double sum_wide(const wide sum[CHAINS]) {
+  const wide total = (sum[0] + sum[1]) + (sum[2] + sum[3]);
+  double result = 0;
+  for (size_t l = 0; l < WIDE; l++)
+    result += total[l];
+  return result;
+}
+
+static inline double dot_exact(const double *query, const double *key, size_t dim) {
+  wide sum[CHAINS] = {{0}};
+  size_t i = 0;
+  for (; i + CHAINS * WIDE <= dim; i += CHAINS * WIDE)
+    for (size_t c = 0; c < CHAINS; c++)
+      sum[c] += load_wide(query + i + c * WIDE) * load_wide(key + i + c * WIDE);
+  double rest = 0;
+  for (; i < dim; i++)
+    rest += query[i] * key[i];
+  return sum_wide(sum) + rest;
+}
+
+static inline double distance_exact(const double *query, const double *key, size_t dim) {
+  wide sum[CHAINS] = {{0}};
+  size_t i = 0;
+  for (; i + CHAINS * WIDE <= dim; i += CHAINS * WIDE)
+    for (size_t c = 0; c < CHAINS; c++) {
+      const wide d = load_wide(query + i + c * WIDE) - load_wide(key + i + c * WIDE);
+      sum[c] += d * d;
+    }
+  double rest = 0;
+  for (; i < dim; i++)
+    rest += (query[i] - key[i]) * (query[i] - key[i]);
+  return sqrt(sum_wide(sum) + rest);
+}
+
+static void row_dot_exact(double *scores, const double *query, const double *keys, size_t rows,
+                          size_t dim) {
+  for (size_t r = 0; r < rows; r++)
+    scores[r] = dot_exact(query, keys + r * dim, dim);
+}
+
+static void row_distance_exact(double *scores, const double *query, const double *keys, size_t rows,
+                               size_t dim) {
+  for (size_t r = 0; r < rows; r++)
+    scores[r] = distance_exact(query, keys + r * dim, dim);
+}
+
+const struct attn_kernels JOIN(attn_kernels_, ATTN_KERNEL_NAME) = {
+    .name = TEXT(ATTN_KERNEL_NAME),
+    .row_max = row_max,
+    .row_skip = row_skip,
+    .row_exp = row_exp,
+    .row_sqrt = row_sqrt,
+    .row_times = row_times,
+    .row_scale = row_scale,
+    .row_additive = row_additive,
+    .panels_dot = panels_dot,
+    .panels_distance2 = panels_distance2,
+    .weigh_values = weigh_values,
+    .accumulate = accumulate,
+    .row_dot_exact = row_dot_exact,
+    .row_distance_exact = row_distance_exact,
+};

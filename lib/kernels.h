@@ -1,0 +1,74 @@
+/* The vectorised loops, behind pointers set once.
+ *
+ * lib/kernels.c is one source in plain C over vectors; the Makefile compiles it
+ * once per instruction set and attn_init() picks the best one that this CPU
+ * has. */
+#ifndef ATTN_KERNELS_H
+#define ATTN_KERNELS_H
+
+#include "dtype.h"
+
+struct attn_panels {
+  const float *queries; /* count x dim */
+  size_t count, dim;
+  struct attn_numbers keys; /* panel_count x dim x 16 */
+  size_t panel_count;
+};
+
+struct attn_weighing {
+  const float *weights; /* count x stride; with scales: times the scale of the row */
+  size_t count, stride;
+  struct attn_numbers values; /* rows x dim */
+  size_t rows, dim;
+};
+
+struct attn_kernels {
+  const char *name;
+  /* The largest of n >= 1 scores. */
+  float (*row_max)(const float *scores, size_t n);
+  /* How many of the first scores are not above the threshold: n where none is. */
+  size_t (*row_skip)(const float *scores, size_t n, double threshold);
+  /* scores[i] = exp(scores[i] - max), 0 below about e^-87; returns the sum. */
+  double (*row_exp)(float *scores, size_t n, float max);
+  /* scores[i] = c * sqrt(scores[i]) */
+  void (*row_sqrt)(float *scores, size_t n, float c);
+  /* scores[i] *= factors[i] */
+  void (*row_times)(float *scores, const float *factors, size_t n);
+  /* scores[i] = c * scores[i] */
+  void (*row_scale)(float *scores, size_t n, float c);
+  /* scores[r] += v * tanh(query + hidden[r]), or = where `first` */
+  void (*row_additive)(float *scores, const float *hidden, size_t n, float query, float v,
+                       bool first);
+
+  /* Queries against panels of keys: scores[q * stride + r] is the product, or
+   * the squared distance. What is computed for a pair depends on its query and
+   * its key alone, not on their places or their neighbours: equal keys tie, and
+   * a query gets the same answer alone and in a batch. Keys are what their dtype
+   * says; smaller ones are widened here. */
+  void (*panels_dot)(const struct attn_panels *panels, float *scores, size_t stride);
+  void (*panels_distance2)(const struct attn_panels *panels, float *scores, size_t stride);
+  /* outputs[q * dim + i] = sum_r weights[q * stride + r] * values[r * dim + i]; reads
+   * up to 16 numbers past the values. */
+  void (*weigh_values)(const struct attn_weighing *weighing, float *outputs);
+  /* sums[i] += terms[i] */
+  void (*accumulate)(double *sums, const float *terms, size_t n);
+
+  /* In float64: scores[r] = query . keys[r], and the distance of the two. What
+   * is computed for a row depends on nothing but that row and the query, so
+   * equal keys get equal scores and ties are ties. */
+  void (*row_dot_exact)(double *scores, const double *query, const double *keys, size_t rows,
+                        size_t dim);
+  void (*row_distance_exact)(double *scores, const double *query, const double *keys, size_t rows,
+                             size_t dim);
+};
+
+/* The ones in use. */
+const struct attn_kernels *attn_kernels(void);
+
+extern const struct attn_kernels attn_kernels_portable;
+#if defined(__x86_64__)
+extern const struct attn_kernels attn_kernels_avx2;
+extern const struct attn_kernels attn_kernels_avx512;
+#endif
+
+#endif

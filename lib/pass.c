@@ -1,0 +1,468 @@
+/* One pass: scores tile by tile, folded or selected from, merged, finished.
+ *
+ * The work is cut into parts (runs of tiles) and, where there are fewer tiles
+ * than workers, groups (runs of queries). A task is one part for one group; it
+ * owns its slice of its part's states, so tasks share nothing that is written
+ * but `status`. When all are done the parts are merged by the calling thread
+ * in order of rows: the answer may depend on how many workers there are (by
+ * less than a unit in the last place, mostly), never on which was faster or on
+ * what else was asked in the same batch.
+ *
+ * Cutting finer than workers and letting them steal was rejected for now: each
+ * part costs a state of queries x value_dim. */
+#include "pass.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* Queries that meet a tile together: enough for GEMM to be at its best, few
+ * enough for their scores and products to stay in the cache. */
+enum { STEP_QUERIES = 64, STEP_FLOATS = 1 << 16 };
+
+/* Below this many multiplications a task is not worth handing over. */
+enum { TASK_LEAST = 1 << 18 };
+
+struct pass {
+  const struct attn_pass_plan *plan;
+  struct attn_scorer scorer;
+  struct attn_scorer judge; /* float64, for candidates that float32 has found */
+  struct attn_queries queries;
+  struct attn_fold_plan fold_plan;
+  size_t count, parts, groups, step;
+  struct attn_fold *folds;           /* parts */
+  struct attn_selection *selections; /* parts x count */
+  bool *left;                        /* count: to be redone in float64 */
+  atomic_int status;                 /* the first failure of any task */
+};
+
+static void fail(struct pass *pass, attn_status status) {
+  int expected = ATTN_OK;
+  atomic_compare_exchange_strong(&pass->status, &expected, (int)status);
+}
+
+/* The first failure also says which query it was. */
+static void fail_query(struct pass *pass, attn_status status, size_t q) {
+  int expected = ATTN_OK;
+  if (atomic_compare_exchange_strong(&pass->status, &expected, (int)status) &&
+      pass->plan->request->fault_query)
+    *pass->plan->request->fault_query = pass->queries.which[q];
+}
+
+static attn_status status_of(struct pass *pass) {
+  return (attn_status)atomic_load_explicit(&pass->status, memory_order_relaxed);
+}
+
+static void run(const struct attn_pass_plan *plan, size_t count,
+                void (*task)(void *argument, size_t index), void *argument) {
+  if (plan->pool && count > 1)
+    plan->pool->run(plan->pool->context, count, task, argument);
+  else
+    for (size_t i = 0; i < count; i++)
+      task(argument, i);
+}
+
+/* ---- Cutting ---- */
+
+static size_t cut(size_t total, size_t pieces, size_t index) {
+  return (size_t)((unsigned __int128)total * index / pieces);
+}
+
+static size_t smaller(size_t a, size_t b) {
+  return a < b ? a : b;
+}
+static size_t larger(size_t a, size_t b) {
+  return a > b ? a : b;
+}
+
+/* How the rows are cut depends on the memory and the workers, never on how many
+ * queries there are: rounding differs between cuts, and a query is to get the
+ * same answer alone and in a batch. The queries are cut as it pleases. */
+static void choose_cuts(struct pass *pass) {
+  const attn_snapshot *memory = pass->plan->memory;
+  const size_t workers = pass->plan->pool ? larger(pass->plan->pool->workers, 1) : 1;
+  const double work = (double)memory->rows * (double)(memory->key_dim + memory->value_dim);
+  const double parts = work / TASK_LEAST, tasks = parts * (double)pass->count;
+  pass->parts = parts < (double)workers ? larger((size_t)parts, 1) : workers;
+  pass->parts = smaller(pass->parts, larger(pass->plan->tile_count, 1));
+  const size_t wanted = tasks < (double)workers ? larger((size_t)tasks, 1) : workers;
+  pass->groups = smaller(larger(wanted / pass->parts, 1), pass->count);
+  const size_t wide = larger(memory->tile_rows, memory->value_dim);
+  pass->step = smaller(STEP_QUERIES, larger(STEP_FLOATS / wide, 1));
+}
+
+/* ---- Tasks ---- */
+
+/* A worker's room, made anew per task: small beside what a task computes. */
+struct desk {
+  struct attn_scratch scratch;
+  float *scores, *product;
+  double *wide_scores, *wide_values;
+};
+
+static void desk_free(struct desk *desk) {
+  attn_scratch_free(&desk->scratch);
+  free(desk->scores);
+  free(desk->product);
+  free(desk->wide_scores);
+  free(desk->wide_values);
+}
+
+static attn_status desk_create(struct desk *desk, const struct pass *pass) {
+  const attn_snapshot *memory = pass->plan->memory;
+  const size_t scores = pass->step * memory->tile_rows;
+  *desk = (struct desk){0};
+  attn_status status = attn_scratch_create(&desk->scratch, &pass->scorer);
+  if (status != ATTN_OK) return status;
+  if (pass->plan->fast) {
+    desk->scores = malloc(scores * sizeof(float));
+    desk->product = malloc(attn_size_times(pass->step, memory->value_dim) * sizeof(float));
+    return desk->scores && desk->product ? ATTN_OK : ATTN_NO_MEMORY;
+  }
+  desk->wide_scores = malloc(scores * sizeof(double));
+  desk->wide_values = malloc(memory->tile_rows * memory->value_dim * sizeof(double));
+  return desk->wide_scores && desk->wide_values ? ATTN_OK : ATTN_NO_MEMORY;
+}
+
+static attn_status select_from(struct pass *pass, const struct desk *desk, size_t part,
+                               const struct attn_scored_tile *scored) {
+  const struct attn_tile *tile = scored->tile;
+  const size_t stride = attn_panel_rows(tile->rows);
+  attn_status status = ATTN_OK;
+  for (size_t q = 0; q < scored->count && status == ATTN_OK; q++) {
+    struct attn_selection *selection = &pass->selections[part * pass->count + scored->first + q];
+    status = pass->plan->fast
+                 ? attn_selection_offer_floats(selection, desk->scores + q * stride, tile->rows,
+                                               tile->first, pass->scorer.kernels)
+                 : attn_selection_offer(selection, desk->wide_scores + q * tile->rows, tile->rows,
+                                        tile->first, 1);
+  }
+  return status;
+}
+
+static attn_status meet_tile(struct pass *pass, struct desk *desk, size_t part, size_t index,
+                             size_t first, size_t end) {
+  const struct attn_pass_plan *plan = pass->plan;
+  const struct attn_tile *tile = &plan->tiles[index];
+  attn_scorer_enter_tile(&pass->scorer, tile, &desk->scratch);
+  if (!plan->fast && !plan->combination.select)
+    for (size_t r = 0; r < tile->rows; r++)
+      attn_tile_value(tile, r, plan->memory->value_dim,
+                      desk->wide_values + r * plan->memory->value_dim);
+
+  attn_status status = ATTN_OK;
+  for (size_t q = first; q < end && status == ATTN_OK; q += pass->step) {
+    const size_t count = smaller(pass->step, end - q);
+    const struct attn_scored_tile scored = {
+        .tile = tile, .index = index, .first = q, .count = count, .which = pass->queries.which + q};
+    if (plan->fast)
+      attn_scorer_fast(&pass->scorer, tile, &desk->scratch, &pass->queries, q, count, desk->scores);
+    else
+      attn_scorer_exact(&pass->scorer, tile, &desk->scratch, &pass->queries, q, count,
+                        desk->wide_scores);
+    if (plan->combination.select)
+      status = select_from(pass, desk, part, &scored);
+    else if (plan->fast)
+      status = attn_fold_fast(&pass->folds[part], &pass->fold_plan, &scored, desk->scores,
+                              desk->product);
+    else
+      status = attn_fold_exact(&pass->folds[part], &pass->fold_plan, &scored, desk->wide_scores,
+                               desk->wide_values);
+  }
+  return status;
+}
+
+static bool is_cancelled(const attn_request *request) {
+  return request->cancelled && request->cancelled(request->cancel_context);
+}
+
+static void score_task(void *argument, size_t index) {
+  struct pass *pass = argument;
+  const size_t part = index / pass->groups, group = index % pass->groups;
+  const size_t first = cut(pass->count, pass->groups, group);
+  const size_t end = cut(pass->count, pass->groups, group + 1);
+  const size_t last_tile = cut(pass->plan->tile_count, pass->parts, part + 1);
+  struct desk desk;
+  attn_status status = desk_create(&desk, pass);
+  for (size_t t = cut(pass->plan->tile_count, pass->parts, part);
+       t < last_tile && status == ATTN_OK; t++) {
+    const attn_pool *pool = pass->plan->pool;
+    if (pool && pool->pause) pool->pause(pool->context);
+    if (is_cancelled(pass->plan->request))
+      status = ATTN_CANCELLED;
+    else if (status_of(pass) != ATTN_OK)
+      break;
+    else
+      status = meet_tile(pass, &desk, part, t, first, end);
+  }
+  if (status != ATTN_OK) fail(pass, status);
+  desk_free(&desk);
+}
+
+/* ---- Finishing ---- */
+
+/* Candidates with their weights, in the order of the reply. `others` rows of
+ * the memory are no candidates and have weight 0: they take their places before
+ * negative weights, and are left out like every row of weight 0. */
+static void answer_largest(const struct pass *pass, size_t q, struct attn_candidate *items,
+                           size_t count, size_t others) {
+  const attn_request *request = pass->plan->request;
+  const size_t query = pass->queries.which[q];
+  const size_t room = smaller(request->top, pass->plan->memory->rows);
+  attn_candidates_order(items, count);
+  size_t kept = 0, place = 0;
+  for (size_t i = 0; i < count; i++, place++) {
+    if (items[i].weight < 0) {
+      place += others;
+      others = 0;
+    }
+    if (place >= room) break;
+    if ((float)items[i].weight != 0)
+      request->largest[query * room + kept++] =
+          (attn_weight){.row = items[i].row, .weight = (float)items[i].weight};
+  }
+  request->largest_count[query] = kept;
+}
+
+static bool all_representable(const float *numbers, size_t count) {
+  bool finite = true;
+  for (size_t i = 0; i < count; i++)
+    finite &= isfinite(numbers[i]) != 0;
+  return finite;
+}
+
+static const struct attn_tile *tile_of_row(const struct attn_pass_plan *plan, size_t row) {
+  size_t low = 0, high = plan->tile_count;
+  while (high - low > 1) {
+    const size_t middle = low + (high - low) / 2;
+    if (plan->tiles[middle].first <= row)
+      low = middle;
+    else
+      high = middle;
+  }
+  return &plan->tiles[low];
+}
+
+/* output = sum of weight * value over the candidates alone. */
+static attn_status gather(const struct pass *pass, size_t q,
+                          const struct attn_selection *selection) {
+  const struct attn_pass_plan *plan = pass->plan;
+  const size_t dim = plan->memory->value_dim;
+  float *output = plan->request->outputs + pass->queries.which[q] * dim;
+  double *sums = calloc(dim, 2 * sizeof *sums);
+  if (!sums) return ATTN_NO_MEMORY;
+  double *value = sums + dim;
+  for (size_t c = 0; c < selection->count; c++) {
+    const struct attn_candidate *item = &selection->items[c];
+    if (item->weight == 0) continue;
+    const struct attn_tile *tile = tile_of_row(plan, item->row);
+    attn_tile_value(tile, item->row - tile->first, dim, value);
+    for (size_t i = 0; i < dim; i++)
+      sums[i] += item->weight * value[i];
+  }
+  for (size_t i = 0; i < dim; i++)
+    output[i] = (float)sums[i];
+  free(sums);
+  return all_representable(output, dim) ? ATTN_OK : ATTN_NOT_REPRESENTABLE;
+}
+
+/* Candidates that float32 has found get their float64 scores. */
+static attn_status judge(struct pass *pass, size_t q, struct attn_selection *selection) {
+  struct attn_scratch scratch;
+  const attn_status status = attn_scratch_create(&scratch, &pass->judge);
+  for (size_t c = 0; c < selection->count && status == ATTN_OK; c++) {
+    struct attn_candidate *item = &selection->items[c];
+    const struct attn_tile *tile = tile_of_row(pass->plan, item->row);
+    item->score = attn_scorer_exact_pair(&pass->judge, tile, item->row - tile->first, &scratch,
+                                         &pass->queries, q);
+  }
+  attn_scratch_free(&scratch);
+  return status;
+}
+
+static void select_task(void *argument, size_t q) {
+  struct pass *pass = argument;
+  const attn_request *request = pass->plan->request;
+  const size_t rows = pass->plan->memory->rows;
+  struct attn_selection *selection = &pass->selections[q];
+  attn_status status = ATTN_OK;
+  for (size_t part = 1; part < pass->parts && status == ATTN_OK; part++)
+    status = attn_selection_merge(selection, &pass->selections[part * pass->count + q]);
+  if (status == ATTN_OK && pass->plan->fast) {
+    attn_selection_narrow(selection);
+    status = judge(pass, q, selection);
+  }
+  if (status == ATTN_OK) {
+    attn_selection_sort(selection);
+    attn_selection_weigh(selection, request->normalization, pass->plan->combination.log);
+    status = gather(pass, q, selection);
+  }
+  if (status == ATTN_OK && request->weights_mode == ATTN_WEIGHTS_FULL) {
+    float *weights = request->weights + pass->queries.which[q] * rows;
+    memset(weights, 0, rows * sizeof *weights);
+    for (size_t c = 0; c < selection->count; c++) {
+      const struct attn_candidate *item = &selection->items[c];
+      weights[item->row] = (float)item->weight;
+      if (!isfinite(weights[item->row])) status = ATTN_NOT_REPRESENTABLE;
+    }
+  }
+  if (status == ATTN_OK && request->weights_mode == ATTN_WEIGHTS_TOP)
+    answer_largest(pass, q, selection->items, selection->count, rows - selection->count);
+  if (status != ATTN_OK) fail_query(pass, status, q);
+}
+
+/* The K largest of a fold: by score, unless the total turned them around. */
+static void answer_fold_largest(struct pass *pass, size_t q) {
+  struct attn_fold *fold = &pass->folds[0];
+  const bool turned = fold->smallest && fold->sum[q] < 0;
+  struct attn_selection *from = turned ? &fold->smallest[q] : &fold->largest[q];
+  for (size_t c = 0; c < from->count; c++) {
+    const double score = turned ? -from->items[c].score : from->items[c].score;
+    from->items[c].weight = attn_fold_weight(fold, &pass->fold_plan, q, score);
+  }
+  answer_largest(pass, q, from->items, from->count, 0);
+}
+
+static attn_status finish_fold(struct pass *pass, size_t q, double limit) {
+  struct attn_fold *fold = &pass->folds[0];
+  const size_t dim = pass->plan->memory->value_dim;
+  attn_status status = ATTN_OK;
+  for (size_t part = 1; part < pass->parts && status == ATTN_OK; part++)
+    status = attn_fold_merge(fold, &pass->folds[part], &pass->fold_plan, q);
+  if (status != ATTN_OK) return status;
+  if (pass->plan->fast && !(fabs(fold->max[q]) <= limit)) {
+    pass->left[q] = true;
+    return ATTN_OK;
+  }
+  const double factor =
+      attn_fold_factor(fold, &pass->fold_plan, q, pass->fold_plan.soft ? fold->max[q] : 1);
+  float *output = pass->plan->request->outputs + pass->queries.which[q] * dim;
+  for (size_t i = 0; i < dim; i++)
+    output[i] = (float)(fold->outputs[q * dim + i] * factor);
+  if (!all_representable(output, dim)) return ATTN_NOT_REPRESENTABLE;
+  if (pass->plan->request->weights_mode == ATTN_WEIGHTS_TOP) answer_fold_largest(pass, q);
+  return ATTN_OK;
+}
+
+/* The weights of one part, from relative to final. */
+static void weights_task(void *argument, size_t part) {
+  struct pass *pass = argument;
+  const struct attn_pass_plan *plan = pass->plan;
+  const struct attn_fold_plan *fold_plan = &pass->fold_plan;
+  const size_t last = cut(plan->tile_count, pass->parts, part + 1);
+  for (size_t q = 0; q < pass->count; q++) {
+    if (pass->left[q]) continue;
+    float *row = fold_plan->weights + pass->queries.which[q] * plan->memory->rows;
+    bool finite = true;
+    for (size_t t = cut(plan->tile_count, pass->parts, part); t < last; t++) {
+      const struct attn_tile *tile = &plan->tiles[t];
+      const double factor = attn_fold_factor(&pass->folds[0], fold_plan, q,
+                                             fold_plan->anchors[q * plan->tile_count + t]);
+      for (size_t r = tile->first; r < tile->first + tile->rows; r++)
+        row[r] = (float)(row[r] * factor);
+      finite &= all_representable(row + tile->first, tile->rows);
+    }
+    if (!finite) fail_query(pass, ATTN_NOT_REPRESENTABLE, q);
+  }
+}
+
+/* ---- The pass ---- */
+
+/* Candidates are ranked by their scores; only a fold has 1/temperature in them. */
+struct attn_query_map attn_pass_query_map(const struct attn_pass_plan *plan, bool fast) {
+  return (struct attn_query_map){.score = plan->request->score,
+                                 .query_dim = plan->request->query_dim,
+                                 .key_dim = plan->memory->key_dim,
+                                 .beta = plan->combination.select ? 1 : plan->combination.beta,
+                                 .fast = fast,
+                                 .log = plan->combination.log};
+}
+
+static attn_status prepare(struct pass *pass, const size_t *which) {
+  const struct attn_pass_plan *plan = pass->plan;
+  const attn_request *request = plan->request;
+  const struct attn_query_map map = attn_pass_query_map(plan, plan->fast);
+  attn_status status = attn_scorer_create(&pass->scorer, plan->memory, &map);
+  if (status == ATTN_OK)
+    status = attn_queries_map(&pass->queries, &map, request->queries, which, pass->count);
+  if (status != ATTN_OK) return status;
+  choose_cuts(pass);
+  pass->left = calloc(pass->count, sizeof *pass->left);
+  if (!pass->left) return ATTN_NO_MEMORY;
+
+  if (plan->combination.select) {
+    const struct norm_kind *kind = request->normalization->kind;
+    const size_t top_k = request->normalization->top_k;
+    const size_t most = kind->rule == RULE_HARDMAX ? 1 : top_k < plan->memory->rows ? top_k : 0;
+    pass->selections = calloc(pass->parts * pass->count, sizeof *pass->selections);
+    if (!pass->selections) return ATTN_NO_MEMORY;
+    for (size_t i = 0; i < pass->parts * pass->count; i++)
+      attn_selection_init(&pass->selections[i], most, kind->window,
+                          plan->fast ? plan->margins[i % pass->count] : (struct attn_margin){0});
+    if (!plan->fast) return ATTN_OK;
+    const struct attn_query_map exact = attn_pass_query_map(plan, false);
+    return attn_scorer_create(&pass->judge, plan->memory, &exact);
+  }
+
+  pass->fold_plan = (struct attn_fold_plan){
+      .norm = request->normalization,
+      .kernels = pass->scorer.kernels,
+      .soft = plan->combination.soft,
+      .beta = plan->fast ? 1 : plan->combination.beta,
+      .value_dim = plan->memory->value_dim,
+      .rows = plan->memory->rows,
+      .top =
+          request->weights_mode == ATTN_WEIGHTS_TOP ? smaller(request->top, plan->memory->rows) : 0,
+      .weights = request->weights_mode == ATTN_WEIGHTS_FULL ? request->weights : NULL,
+      .tile_count = plan->tile_count};
+  if (pass->fold_plan.weights) {
+    pass->fold_plan.anchors =
+        calloc(attn_size_times(pass->count, plan->tile_count), sizeof(double));
+    if (!pass->fold_plan.anchors) return ATTN_NO_MEMORY;
+  }
+  pass->folds = calloc(pass->parts, sizeof *pass->folds);
+  if (!pass->folds) return ATTN_NO_MEMORY;
+  for (size_t part = 0; part < pass->parts && status == ATTN_OK; part++)
+    status = attn_fold_create(&pass->folds[part], &pass->fold_plan, pass->count);
+  return status;
+}
+
+static void pass_clear(struct pass *pass) {
+  attn_scorer_clear(&pass->scorer);
+  attn_scorer_clear(&pass->judge);
+  attn_queries_free(&pass->queries);
+  for (size_t part = 0; pass->folds && part < pass->parts; part++)
+    attn_fold_free(&pass->folds[part]);
+  for (size_t i = 0; pass->selections && i < pass->parts * pass->count; i++)
+    attn_selection_free(&pass->selections[i]);
+  free(pass->folds);
+  free(pass->selections);
+  free(pass->fold_plan.anchors);
+  free(pass->left);
+}
+
+attn_status attn_pass_run(const struct attn_pass_plan *plan, const size_t *which, size_t count,
+                          double limit, size_t *redo, size_t *redo_count) {
+  struct pass pass = {.plan = plan, .count = count};
+  atomic_init(&pass.status, ATTN_OK);
+  attn_status status = prepare(&pass, which);
+  if (status != ATTN_OK) goto done;
+
+  run(plan, pass.parts * pass.groups, score_task, &pass);
+  status = status_of(&pass);
+  if (status == ATTN_OK && plan->combination.select) {
+    run(plan, count, select_task, &pass);
+  } else if (status == ATTN_OK) {
+    for (size_t q = 0; q < count && status == ATTN_OK; q++) {
+      status = finish_fold(&pass, q, limit);
+      if (status != ATTN_OK) fail_query(&pass, status, q);
+    }
+    if (status == ATTN_OK && pass.fold_plan.weights) run(plan, pass.parts, weights_task, &pass);
+  }
+  if (status == ATTN_OK) status = status_of(&pass);
+  for (size_t q = 0; q < count; q++)
+    if (pass.left[q]) redo[(*redo_count)++] = which[q];
+done:
+  pass_clear(&pass);
+  return status;
+}

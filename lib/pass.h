@@ -1,0 +1,31 @@
+/* One pass of some queries over all tiles of a memory, in one arithmetic. */
+#ifndef ATTN_PASS_H
+#define ATTN_PASS_H
+
+#include <stdatomic.h>
+
+#include "arithmetic.h"
+#include "fold.h"
+#include "tile.h"
+
+struct attn_pass_plan {
+  const attn_snapshot *memory;
+  const attn_request *request;
+  const attn_pool *pool; /* may be NULL */
+  const struct attn_tile *tiles;
+  size_t tile_count;
+  bool fast; /* float32 */
+  struct attn_combination combination;
+  const struct attn_margin *margins; /* fast and select: of each query of the pass */
+};
+
+/* How the queries of such a pass are mapped, for either arithmetic. */
+struct attn_query_map attn_pass_query_map(const struct attn_pass_plan *plan, bool fast);
+
+/* Answers the queries `which` (numbers in the request). Where the float32 pass
+ * finds that a query's largest exponent is beyond `limit`, it leaves the query
+ * unanswered and adds its number to `redo` (room for count). */
+attn_status attn_pass_run(const struct attn_pass_plan *plan, const size_t *which, size_t count,
+                          double limit, size_t *redo, size_t *redo_count);
+
+#endif

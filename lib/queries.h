@@ -1,0 +1,30 @@
+/* Queries, mapped once into what every tile of keys is met with. */
+#ifndef ATTN_QUERIES_H
+#define ATTN_QUERIES_H
+
+#include "score.h"
+#include "snapshot.h"
+
+/* Some queries of a request, ready for one of the two arithmetics. */
+struct attn_queries {
+  size_t count, dim;   /* dim: of the mapped queries, h for `additive` */
+  const size_t *which; /* their numbers in the request; the caller's */
+  float *fast;         /* count x dim, when fast */
+  double *exact;       /* count x dim */
+  double *norms;       /* count: of the exact ones */
+  double *reach;       /* count: of the fast ones, which have factors in them */
+};
+
+struct attn_query_map {
+  const attn_score *score;
+  size_t query_dim, key_dim;
+  double beta;    /* what the float32 path multiplies scores by */
+  bool fast, log; /* log: the score's logarithm is wanted */
+};
+
+/* ATTN_NO_MEMORY; whatever happened, attn_queries_free() is due. */
+attn_status attn_queries_map(struct attn_queries *mapped, const struct attn_query_map *map,
+                             const float *queries, const size_t *which, size_t count);
+void attn_queries_free(struct attn_queries *mapped);
+
+#endif

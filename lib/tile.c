@@ -1,0 +1,216 @@
+/* Scores of a block of queries against a tile of keys.
+ *
+ * The bases (product, distance, ...) are computed here, by the panel kernels;
+ * the score's function of the base comes from its table entry. Distances are
+ * taken from the differences, never as |q|^2 + |k|^2 - 2 q.k: that is one GEMM,
+ * but for near neighbours with a large common offset nothing of it is left
+ * after the cancellation, and finding out where costs what it saved. */
+#include "tile.h"
+
+#include <math.h>
+#include <stdlib.h>
+
+enum { W_K = 1, V = 2 }; /* parameters of `additive` */
+
+attn_status attn_scorer_create(struct attn_scorer *scorer, const attn_snapshot *memory,
+                               const struct attn_query_map *map) {
+  const attn_score *score = map->score;
+  *scorer = (struct attn_scorer){.score = score,
+                                 .kernels = attn_kernels(),
+                                 .key_dim = memory->key_dim,
+                                 .tile_rows = memory->tile_rows,
+                                 .exact = !map->fast,
+                                 .log = map->log,
+                                 .shape = map->log ? score->kind->fast_log : score->kind->fast};
+  attn_score_numbers(score, memory->key_dim, scorer->numbers);
+  if (map->fast)
+    scorer->coefficient = (float)(score->kind->coefficient(scorer->numbers, map->log) * map->beta);
+  if (score->kind->base == BASE_ADDITIVE) {
+    scorer->hidden = score->params.rows[W_K];
+    const size_t count = scorer->hidden * memory->key_dim;
+    if (scorer->exact) {
+      scorer->wide_keys_map = malloc(attn_size_times(count, sizeof *scorer->wide_keys_map));
+      if (!scorer->wide_keys_map) return ATTN_NO_MEMORY;
+      for (size_t i = 0; i < count; i++)
+        scorer->wide_keys_map[i] = (double)score->params.tensor[W_K][i];
+    }
+  }
+  return ATTN_OK;
+}
+
+void attn_scorer_clear(struct attn_scorer *scorer) {
+  free(scorer->wide_keys_map);
+  scorer->wide_keys_map = NULL;
+}
+
+/* ---- Scratch ---- */
+
+attn_status attn_scratch_create(struct attn_scratch *scratch, const struct attn_scorer *scorer) {
+  const size_t rows = scorer->tile_rows;
+  const size_t hidden = attn_size_times(rows, scorer->hidden);
+  const size_t keys = attn_size_times(rows, scorer->key_dim);
+  *scratch = (struct attn_scratch){0};
+  bool made = true;
+  if (scorer->exact) {
+    scratch->wide_keys = malloc(attn_size_times(keys, sizeof(double)));
+    made = scratch->wide_keys != NULL;
+    if (hidden > 0) {
+      scratch->wide_hidden = malloc(attn_size_times(hidden, sizeof(double)));
+      made = made && scratch->wide_hidden;
+    }
+  } else {
+    scratch->key_factors = malloc(rows * sizeof(float));
+    made = scratch->key_factors != NULL;
+    if (hidden > 0) {
+      scratch->hidden = malloc(attn_size_times(hidden, sizeof(float)));
+      made = made && scratch->hidden;
+    }
+  }
+  return made ? ATTN_OK : ATTN_NO_MEMORY;
+}
+
+void attn_scratch_free(struct attn_scratch *scratch) {
+  free(scratch->key_factors);
+  free(scratch->hidden);
+  free(scratch->wide_keys);
+  free(scratch->wide_hidden);
+  *scratch = (struct attn_scratch){0};
+}
+
+/* The hidden units of a key, in float64. */
+static void hide_key(const struct attn_scorer *scorer, const double *key, double *hidden) {
+  scorer->kernels->row_dot_exact(hidden, key, scorer->wide_keys_map, scorer->hidden,
+                                 scorer->key_dim);
+}
+
+/* The hidden units of `additive`: the rows of w_k meet the keys as queries do. */
+static struct attn_panels panels_of(const struct attn_scorer *scorer, const struct attn_tile *tile,
+                                    const float *queries, size_t count) {
+  return (struct attn_panels){.queries = queries,
+                              .count = count,
+                              .dim = scorer->key_dim,
+                              .keys = tile->keys,
+                              .panel_count = attn_panel_rows(tile->rows) / ATTN_PANEL};
+}
+
+void attn_scorer_enter_tile(const struct attn_scorer *scorer, const struct attn_tile *tile,
+                            struct attn_scratch *scratch) {
+  const enum score_base base = scorer->score->kind->base;
+  if (scorer->exact) {
+    for (size_t r = 0; r < tile->rows; r++) {
+      double *key = scratch->wide_keys + r * scorer->key_dim;
+      attn_tile_key(tile, r, scorer->key_dim, key);
+      if (base == BASE_ADDITIVE) hide_key(scorer, key, scratch->wide_hidden + r * scorer->hidden);
+    }
+  } else if (base == BASE_ADDITIVE) {
+    const struct attn_panels work =
+        panels_of(scorer, tile, scorer->score->params.tensor[W_K], scorer->hidden);
+    scorer->kernels->panels_dot(&work, scratch->hidden, attn_panel_rows(tile->rows));
+  } else if (base == BASE_COSINE) {
+    for (size_t r = 0; r < tile->rows; r++)
+      scratch->key_factors[r] = tile->norms[r] > 0 ? (float)(1.0 / tile->norms[r]) : 0.0f;
+  }
+}
+
+/* ---- float32 ---- */
+
+static void additive_fast(const struct attn_scorer *scorer, const struct attn_scratch *scratch,
+                          const float *query, size_t rows, size_t stride, float *scores) {
+  const float *v = scorer->score->params.tensor[V];
+  for (size_t h = 0; h < scorer->hidden; h++)
+    scorer->kernels->row_additive(scores, scratch->hidden + h * stride, rows, query[h],
+                                  v[h] * scorer->coefficient, h == 0);
+}
+
+void attn_scorer_fast(const struct attn_scorer *scorer, const struct attn_tile *tile,
+                      const struct attn_scratch *scratch, const struct attn_queries *queries,
+                      size_t first, size_t count, float *scores) {
+  const struct attn_kernels *kernels = scorer->kernels;
+  const enum score_base base = scorer->score->kind->base;
+  const size_t rows = tile->rows, stride = attn_panel_rows(rows);
+  const float *from = queries->fast + first * queries->dim;
+  const struct attn_panels work = panels_of(scorer, tile, from, count);
+  if (base == BASE_DOT || base == BASE_COSINE)
+    kernels->panels_dot(&work, scores, stride);
+  else if (base == BASE_DISTANCE)
+    kernels->panels_distance2(&work, scores, stride);
+  for (size_t q = 0; q < count; q++) {
+    float *row = scores + q * stride;
+    if (base == BASE_COSINE)
+      kernels->row_times(row, scratch->key_factors, rows);
+    else if (base == BASE_ADDITIVE)
+      additive_fast(scorer, scratch, from + q * queries->dim, rows, stride, row);
+    else if (scorer->shape == FAST_SQUARE)
+      kernels->row_scale(row, rows, scorer->coefficient);
+    else if (scorer->shape == FAST_DISTANCE)
+      kernels->row_sqrt(row, rows, scorer->coefficient);
+  }
+}
+
+/* ---- float64 ---- */
+
+static double identity_exact(const double *query, const double *key, size_t dim) {
+  for (size_t i = 0; i < dim; i++)
+    if (query[i] != key[i]) return 0;
+  return 1;
+}
+
+static double additive_exact(const double *query, const double *key, const float *v, size_t dim) {
+  double sum = 0;
+  for (size_t i = 0; i < dim; i++)
+    sum += (double)v[i] * tanh(query[i] + key[i]);
+  return sum;
+}
+
+/* The bases of one query with some keys. Products don't go through OpenBLAS
+ * here: what it computes for a key depends on the key's place in the matrix,
+ * and equal keys have to tie. */
+static void bases_exact(const struct attn_scorer *scorer, const double *key_norms,
+                        const struct attn_scratch *scratch, size_t rows, const double *query,
+                        double norm, double *bases) {
+  const size_t dim = scorer->key_dim;
+  const enum score_base base = scorer->score->kind->base;
+  if (base == BASE_DISTANCE)
+    scorer->kernels->row_distance_exact(bases, query, scratch->wide_keys, rows, dim);
+  else if (base == BASE_DOT || base == BASE_COSINE)
+    scorer->kernels->row_dot_exact(bases, query, scratch->wide_keys, rows, dim);
+  for (size_t r = 0; r < rows; r++) {
+    if (base == BASE_COSINE) {
+      const double norms = norm * key_norms[r];
+      bases[r] = norms > 0 ? bases[r] / norms : 0;
+    } else if (base == BASE_ADDITIVE) {
+      bases[r] = additive_exact(query, scratch->wide_hidden + r * scorer->hidden,
+                                scorer->score->params.tensor[V], scorer->hidden);
+    } else if (base == BASE_IDENTITY) {
+      bases[r] = identity_exact(query, scratch->wide_keys + r * dim, dim);
+    } else if (base == BASE_ONE) {
+      bases[r] = 1;
+    }
+  }
+}
+
+void attn_scorer_exact(const struct attn_scorer *scorer, const struct attn_tile *tile,
+                       const struct attn_scratch *scratch, const struct attn_queries *queries,
+                       size_t first, size_t count, double *scores) {
+  const struct score_kind *kind = scorer->score->kind;
+  double (*const function)(double, const double *) = scorer->log ? kind->log_score : kind->score;
+  for (size_t q = 0; q < count; q++) {
+    double *row = scores + q * tile->rows;
+    bases_exact(scorer, tile->norms, scratch, tile->rows,
+                queries->exact + (first + q) * queries->dim, queries->norms[first + q], row);
+    for (size_t r = 0; r < tile->rows; r++)
+      row[r] = function(row[r], scorer->numbers);
+  }
+}
+
+double attn_scorer_exact_pair(const struct attn_scorer *scorer, const struct attn_tile *tile,
+                              size_t row, struct attn_scratch *scratch,
+                              const struct attn_queries *queries, size_t query) {
+  const struct score_kind *kind = scorer->score->kind;
+  double base;
+  attn_tile_key(tile, row, scorer->key_dim, scratch->wide_keys);
+  if (kind->base == BASE_ADDITIVE) hide_key(scorer, scratch->wide_keys, scratch->wide_hidden);
+  bases_exact(scorer, tile->norms + row, scratch, 1, queries->exact + query * queries->dim,
+              queries->norms[query], &base);
+  return (scorer->log ? kind->log_score : kind->score)(base, scorer->numbers);
+}

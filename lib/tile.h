@@ -1,0 +1,55 @@
+/* Scores of a block of queries against a tile of keys, in either arithmetic. */
+#ifndef ATTN_TILE_H
+#define ATTN_TILE_H
+
+#include "kernels.h"
+#include "queries.h"
+
+/* What all tiles of a pass share; read-only once made. */
+struct attn_scorer {
+  const attn_score *score;
+  const struct attn_kernels *kernels;
+  size_t key_dim, tile_rows;
+  size_t hidden; /* of `additive`, else 0 */
+  bool exact;    /* float64 */
+  bool log;      /* the score's logarithm */
+  double numbers[ATTN_PARAMS_MAX];
+  enum score_fast shape; /* float32: from base to exponent ... */
+  float coefficient;     /* ... with 1/temperature multiplied in */
+  double *wide_keys_map; /* w_k of `additive` in float64; owned */
+};
+
+attn_status attn_scorer_create(struct attn_scorer *scorer, const attn_snapshot *memory,
+                               const struct attn_query_map *map);
+void attn_scorer_clear(struct attn_scorer *scorer);
+
+/* One worker's room for what a tile needs besides its scores. */
+struct attn_scratch {
+  float *key_factors; /* tile_rows: 1/|k| */
+  float *hidden;      /* h x tile_rows */
+  double *wide_keys;  /* tile_rows x key_dim */
+  double *wide_hidden;
+};
+attn_status attn_scratch_create(struct attn_scratch *scratch, const struct attn_scorer *scorer);
+void attn_scratch_free(struct attn_scratch *scratch);
+
+/* Once per tile, before its scores are asked for. */
+void attn_scorer_enter_tile(const struct attn_scorer *scorer, const struct attn_tile *tile,
+                            struct attn_scratch *scratch);
+
+/* scores[q - first][r] for `count` of the mapped queries, attn_panel_rows(tile->rows)
+ * apart in float32 and tile->rows apart in float64. */
+void attn_scorer_fast(const struct attn_scorer *scorer, const struct attn_tile *tile,
+                      const struct attn_scratch *scratch, const struct attn_queries *queries,
+                      size_t first, size_t count, float *scores);
+void attn_scorer_exact(const struct attn_scorer *scorer, const struct attn_tile *tile,
+                       const struct attn_scratch *scratch, const struct attn_queries *queries,
+                       size_t first, size_t count, double *scores);
+
+/* The float64 score of one mapped query and one row of the tile, the same number
+ * that attn_scorer_exact() computes. Scorer and scratch are exact ones. */
+double attn_scorer_exact_pair(const struct attn_scorer *scorer, const struct attn_tile *tile,
+                              size_t row, struct attn_scratch *scratch,
+                              const struct attn_queries *queries, size_t query);
+
+#endif

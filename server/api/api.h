@@ -1,0 +1,81 @@
+/* The resources behind the routes. */
+#ifndef API_API_H
+#define API_API_H
+
+#include <stdatomic.h>
+
+#include "codec/write.h"
+#include "engine/batcher.h"
+#include "engine/registry.h"
+#include "engine/workers.h"
+#include "http/http.h"
+
+/* What every handler gets. The parts are made and freed by main(), who says
+ * when the server became ready and when it has to hurry. */
+struct api {
+  struct registry *registry;
+  struct workers *workers;
+  struct batcher *batcher;
+  struct metrics *metrics;
+  size_t max_reply_bytes;
+  double request_timeout_seconds; /* for requests that name none */
+  atomic_bool loaded;             /* preloading is done */
+  atomic_bool stopping;           /* SIGTERM came */
+  atomic_bool hurry;              /* the time to stop is over: give up what still computes */
+};
+
+/* The one route table; OpenAPI and the metrics' labels come from it as well. */
+extern const struct http_route api_routes[];
+extern const size_t api_route_count;
+
+/* The routes' operation names, in the order of the table; static. */
+const char *const *api_operations(void);
+
+/* True where ordinary routes may serve: the memories are loaded. They go on
+ * serving during a stop, because a request that was on its way when SIGTERM came
+ * is to be answered; it is /readyz that tells a load balancer to stay away. */
+bool api_is_loaded(void *api);
+
+http_handler api_list_memories, api_get_memory, api_put_memory, api_delete_memory;
+http_handler api_attend_stored, api_attend_ad_hoc;
+http_cost api_attend_stored_cost, api_attend_ad_hoc_cost;
+http_handler api_health, api_ready, api_metrics, api_openapi;
+
+/* Loads the memories of the option `memories` and publishes them, in order.
+ * False with a sentence in `error`; those before the faulty one are kept. */
+struct preload_list;
+bool api_preload(struct api *api, const struct preload_list *list, struct log *log, char *error,
+                 size_t error_size);
+
+/* Lets /metrics read the registry and the queue. Before threads start. */
+void api_observe(struct api *api);
+
+/* ---- Shared by the resources ---- */
+
+/* Makes the reply that problem, with a formatted detail. */
+void api_problem(struct http_reply *reply, enum problem_code code, const char *pointer,
+                 const char *format, ...) __attribute__((format(printf, 4, 5)));
+
+/* To be called last: a reply that was cut off or could not be allocated
+ * becomes the problem that says so. */
+void api_finish(const struct api *api, struct http_reply *reply);
+
+/* From a parsed body to a memory that is not yet published. */
+struct memory_body;
+struct memory *api_build_memory(const char *name, const struct memory_body *body,
+                                struct problem *problem);
+
+/* META, what the API says of a memory: {"name","version","rows",...}. */
+void api_write_meta(struct json_writer *writer, const struct memory *memory);
+
+/* Sets ETag to the version. */
+void api_set_etag(struct http_reply *reply, int64_t version);
+
+/* A registry_condition's `holds`: If-Match and If-None-Match (RFC 9110, 13.1);
+ * the context is the struct http_request. */
+bool api_preconditions_hold(const void *request, int64_t version);
+
+/* True where If-None-Match names this version: the client has it already. */
+bool api_is_known(const struct http_request *request, int64_t version);
+
+#endif

@@ -1,0 +1,312 @@
+/* GET /openapi.json: the OpenAPI 3.1 document of the route table.
+ *
+ * Paths, operations and summaries come from the routes; scores, normalizations
+ * and their parameters from the library's tables; the codes of problems from
+ * PROBLEM_LIST. What is written by hand is what no table knows: the shapes of
+ * bodies (openapi_schemas.h) and which of them an operation takes and returns
+ * (the table below). A test asks for an entry per route. */
+#include <stdio.h>
+#include <string.h>
+
+#include "api/api.h"
+#include "api/openapi_schemas.h"
+
+enum { PARAMETER_IF_MATCH = 1, PARAMETER_IF_NONE_MATCH = 2 };
+
+static const struct operation_doc {
+  const char *operation;
+  const char *request; /* schema of the body, "" for none */
+  const char *reply;   /* schema of the reply, "" for none */
+  const char *media_type;
+  const char *successes; /* statuses */
+  const char *failures;  /* statuses, all with a Problem */
+  unsigned headers;
+} docs[] = {
+    {"getHealth", "", "Status", "application/json", "200", "", 0},
+    {"getReadiness", "", "Status", "application/json", "200", "503", 0},
+    {"getMetrics", "", "Text", "text/plain", "200", "", 0},
+    {"getOpenapi", "", "Document", "application/json", "200", "", 0},
+    {"listMemories", "", "MemoryList", "application/json", "200", "503 507", 0},
+    {"getMemory", "", "Memory", "application/json", "200 304", "400 404 503",
+     PARAMETER_IF_NONE_MATCH},
+    {"putMemory", "MemoryBody", "Memory", "application/json", "200 201",
+     "400 412 413 415 422 503 507", PARAMETER_IF_MATCH | PARAMETER_IF_NONE_MATCH},
+    {"deleteMemory", "", "", "", "204", "400 404 412 503 507", PARAMETER_IF_MATCH},
+    {"attend", "AttendRequest", "AttendReply", "application/json", "200",
+     "400 404 413 415 422 503 504 507", 0},
+    {"attendAdHoc", "AdHocRequest", "AttendReply", "application/json", "200",
+     "400 413 415 422 503 504 507", 0},
+};
+
+static const struct operation_doc *find_doc(const char *operation) {
+  for (size_t i = 0; i < sizeof docs / sizeof *docs; i++)
+    if (strcmp(docs[i].operation, operation) == 0) return &docs[i];
+  return NULL;
+}
+
+static void member(struct json_writer *writer, const char *name, const char *value) {
+  json_name(writer, name);
+  json_text(writer, value);
+}
+
+static void reference(struct json_writer *writer, const char *schema) {
+  char path[96];
+  snprintf(path, sizeof path, "#/components/schemas/%s", schema);
+  json_open_object(writer);
+  member(writer, "$ref", path);
+  json_close_object(writer);
+}
+
+static void content(struct json_writer *writer, const char *media_type, const char *schema) {
+  json_name(writer, "content");
+  json_open_object(writer);
+  json_name(writer, media_type);
+  json_open_object(writer);
+  json_name(writer, "schema");
+  reference(writer, schema);
+  json_close_object(writer);
+  json_close_object(writer);
+}
+
+/* ---- Paths ---- */
+
+static void write_parameter(struct json_writer *writer, const char *name, const char *in,
+                            const char *description, const char *schema) {
+  json_open_object(writer);
+  member(writer, "name", name);
+  member(writer, "in", in);
+  json_name(writer, "required");
+  json_boolean(writer, strcmp(in, "path") == 0);
+  member(writer, "description", description);
+  json_name(writer, "schema");
+  json_raw(writer, schema);
+  json_close_object(writer);
+}
+
+static void write_parameters(struct json_writer *writer, const struct http_route *route,
+                             const struct operation_doc *doc) {
+  json_name(writer, "parameters");
+  json_open_array(writer);
+  if (strstr(route->pattern, "{name}"))
+    write_parameter(writer, "name", "path", "The memory's name.",
+                    "{\"type\":\"string\",\"pattern\":\"^[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}$\"}");
+  if (doc->headers & PARAMETER_IF_MATCH)
+    write_parameter(writer, "If-Match", "header",
+                    "Go ahead only if the memory has this ETag; * for any.",
+                    "{\"type\":\"string\"}");
+  if (doc->headers & PARAMETER_IF_NONE_MATCH)
+    write_parameter(writer, "If-None-Match", "header",
+                    "Go ahead only if the memory has not this ETag; * if there is none.",
+                    "{\"type\":\"string\"}");
+  json_close_array(writer);
+}
+
+static void write_replies(struct json_writer *writer, const char *statuses, const char *schema,
+                          const char *media_type, const char *description) {
+  while (*statuses) {
+    char status[4];
+    snprintf(status, sizeof status, "%.3s", statuses);
+    json_name(writer, status);
+    json_open_object(writer);
+    member(writer, "description", description);
+    if (*schema && strcmp(status, "304") != 0) content(writer, media_type, schema);
+    json_close_object(writer);
+    statuses += 3;
+    statuses += strspn(statuses, " ");
+  }
+}
+
+static void write_operation(struct json_writer *writer, const struct http_route *route) {
+  static const char *const methods[HTTP_METHOD_COUNT] = {
+      [HTTP_GET] = "get", [HTTP_PUT] = "put", [HTTP_POST] = "post", [HTTP_DELETE] = "delete"};
+  const struct operation_doc *doc = find_doc(route->operation);
+  if (!doc) return;
+  json_name(writer, methods[route->method]);
+  json_open_object(writer);
+  member(writer, "operationId", route->operation);
+  member(writer, "summary", route->summary);
+  write_parameters(writer, route, doc);
+  if (*doc->request) {
+    json_name(writer, "requestBody");
+    json_open_object(writer);
+    json_name(writer, "required");
+    json_boolean(writer, true);
+    content(writer, "application/json", doc->request);
+    json_close_object(writer);
+  }
+  json_name(writer, "responses");
+  json_open_object(writer);
+  write_replies(writer, doc->successes, doc->reply, doc->media_type, "Done.");
+  write_replies(writer, doc->failures, "Problem", "application/problem+json",
+                "Not done; the body says why.");
+  json_close_object(writer);
+  json_close_object(writer);
+}
+
+static void write_paths(struct json_writer *writer) {
+  json_name(writer, "paths");
+  json_open_object(writer);
+  for (size_t r = 0; r < api_route_count; r++) {
+    const char *pattern = api_routes[r].pattern;
+    bool first = true;
+    for (size_t before = 0; before < r; before++)
+      first = first && strcmp(api_routes[before].pattern, pattern) != 0;
+    if (!first) continue;
+    json_name(writer, pattern);
+    json_open_object(writer);
+    for (size_t same = r; same < api_route_count; same++)
+      if (strcmp(api_routes[same].pattern, pattern) == 0)
+        write_operation(writer, &api_routes[same]);
+    json_close_object(writer);
+  }
+  json_close_object(writer);
+}
+
+/* ---- Scores and normalizations ---- */
+
+static void write_bounds(struct json_writer *writer, const attn_param_info *info) {
+  if (info->kind == ATTN_PARAM_COUNT) {
+    json_name(writer, "minimum");
+    json_integer(writer, 1);
+  } else if (info->kind == ATTN_PARAM_NUMBER && info->least > -1e300) {
+    json_name(writer, info->above_least ? "exclusiveMinimum" : "minimum");
+    json_double(writer, info->least);
+  }
+}
+
+static void write_param(struct json_writer *writer, const attn_param_info *info) {
+  static const char *const types[] = {[ATTN_PARAM_NUMBER] = "number",
+                                      [ATTN_PARAM_COUNT] = "integer",
+                                      [ATTN_PARAM_VECTOR] = "array",
+                                      [ATTN_PARAM_MATRIX] = "array"};
+  char description[160];
+  snprintf(description, sizeof description, "%s%s%s%s%s", info->help,
+           *info->shape ? "; shape " : "", info->shape, *info->default_text ? "; default " : "",
+           info->default_text);
+  json_name(writer, info->name);
+  json_open_object(writer);
+  member(writer, "type", types[info->kind]);
+  member(writer, "description", description);
+  write_bounds(writer, info);
+  if (info->kind == ATTN_PARAM_VECTOR || info->kind == ATTN_PARAM_MATRIX) {
+    json_name(writer, "items");
+    json_raw(writer, info->kind == ATTN_PARAM_VECTOR
+                         ? "{\"type\":\"number\"}"
+                         : "{\"type\":\"array\",\"items\":{\"type\":\"number\"}}");
+  }
+  json_close_object(writer);
+}
+
+/* One entry of either table, as an object {"type": name, parameters}. */
+static void write_kind(struct json_writer *writer, const char *name, const char *formula,
+                       const attn_param_info *params, size_t count) {
+  json_open_object(writer);
+  member(writer, "type", "object");
+  member(writer, "title", name);
+  member(writer, "description", formula);
+  json_name(writer, "properties");
+  json_open_object(writer);
+  json_name(writer, "type");
+  json_open_object(writer);
+  member(writer, "const", name);
+  json_close_object(writer);
+  for (size_t p = 0; p < count; p++)
+    write_param(writer, &params[p]);
+  json_close_object(writer);
+  json_name(writer, "required");
+  json_open_array(writer);
+  json_text(writer, "type");
+  for (size_t p = 0; p < count; p++)
+    if (params[p].required) json_text(writer, params[p].name);
+  json_close_array(writer);
+  json_name(writer, "additionalProperties");
+  json_boolean(writer, false);
+  json_close_object(writer);
+}
+
+static bool needs_nothing(const attn_param_info *params, size_t count) {
+  for (size_t p = 0; p < count; p++)
+    if (params[p].required) return false;
+  return true;
+}
+
+static void open_names(struct json_writer *writer) {
+  json_open_object(writer);
+  member(writer, "type", "string");
+  json_name(writer, "enum");
+  json_open_array(writer);
+}
+
+static void close_names(struct json_writer *writer) {
+  json_close_array(writer);
+  json_close_object(writer);
+}
+
+static void write_kinds(struct json_writer *writer) {
+  json_name(writer, "Score");
+  json_open_object(writer);
+  json_name(writer, "oneOf");
+  json_open_array(writer);
+  const attn_score_info *score;
+  open_names(writer);
+  for (size_t i = 0; (score = attn_score_info_at(i)); i++)
+    if (needs_nothing(score->params, score->param_count)) json_text(writer, score->name);
+  close_names(writer);
+  for (size_t i = 0; (score = attn_score_info_at(i)); i++)
+    write_kind(writer, score->name, score->formula, score->params, score->param_count);
+  json_close_array(writer);
+  json_close_object(writer);
+
+  json_name(writer, "Normalization");
+  json_open_object(writer);
+  json_name(writer, "oneOf");
+  json_open_array(writer);
+  const attn_normalization_info *norm;
+  open_names(writer);
+  for (size_t i = 0; (norm = attn_normalization_info_at(i)); i++)
+    json_text(writer, norm->name);
+  close_names(writer);
+  for (size_t i = 0; (norm = attn_normalization_info_at(i)); i++)
+    write_kind(writer, norm->name, norm->formula, norm->params, norm->param_count);
+  json_close_array(writer);
+  json_close_object(writer);
+}
+
+static void write_problem_codes(struct json_writer *writer) {
+  json_name(writer, "ProblemCode");
+  open_names(writer);
+  for (int code = 0; code < PROBLEM_COUNT; code++)
+    json_text(writer, problem_info((enum problem_code)code)->code);
+  close_names(writer);
+}
+
+void api_openapi(void *context, const struct http_request *request, struct http_reply *reply) {
+  (void)request;
+  struct json_writer writer;
+  json_begin(&writer, &reply->body);
+  json_open_object(&writer);
+  member(&writer, "openapi", "3.1.0");
+  json_name(&writer, "info");
+  json_open_object(&writer);
+  member(&writer, "title", "attentiond");
+  member(&writer, "description",
+         "Named key-value memories whose query is attention: scores, weights, weighted sums.");
+  member(&writer, "version", attn_version());
+  json_close_object(&writer);
+  write_paths(&writer);
+  json_name(&writer, "components");
+  json_open_object(&writer);
+  json_name(&writer, "schemas");
+  json_open_object(&writer);
+  for (size_t i = 0; i < sizeof openapi_schemas / sizeof *openapi_schemas; i++) {
+    json_name(&writer, openapi_schemas[i].name);
+    json_raw(&writer, openapi_schemas[i].json);
+  }
+  write_kinds(&writer);
+  write_problem_codes(&writer);
+  json_close_object(&writer);
+  json_close_object(&writer);
+  json_close_object(&writer);
+  reply->content_type = "application/json";
+  api_finish(context, reply);
+}

@@ -1,0 +1,387 @@
+/* What each kind of body may say, and what has to agree in it.
+ *
+ * A body is an object with a table of members: names and one reader each. The
+ * readers fill the structure in the order of the text; what ties members to one
+ * another (which are required, whose rows must be as many) is checked behind
+ * the closing brace, when all are known. Until a parse has succeeded the
+ * structure is a draft that is freed whole, so nothing is half applied. */
+#include "codec/body.h"
+
+#include <stdint.h>
+#include <string.h>
+
+#include "codec/scan.h"
+#include "codec/spec.h"
+#include "codec/tensor.h"
+
+#define DEFAULT_SCORE     "scaled_dot"
+#define MOST_MILLISECONDS 86400000.0 /* a day */
+
+enum member_kind { MATRIX, DIMENSION, IDS, SCORE, NORMALIZATION, DTYPE, WEIGHTS, MILLISECONDS };
+
+/* A member, and the place in the draft that it fills. */
+struct member {
+  const char *name;
+  enum member_kind kind;
+  size_t offset;
+};
+
+/* SHOWN_MAX: of a string that is quoted back. */
+enum { MEMBERS_MAX = 8, SHOWN_MAX = 40 };
+
+/* A draft, while it is read. */
+struct reading {
+  struct scan *scan;
+  const struct member *members;
+  struct scan_object object; /* names[i] is that of members[i] */
+  const char *names[MEMBERS_MAX];
+};
+
+static bool read_member(struct scan *scan, enum member_kind kind, void *field);
+
+/* Reads the object into the draft; object.seen then says which members it has. */
+static bool read_members(struct reading *reading, void *draft) {
+  struct scan_object *object = &reading->object;
+  for (size_t i = 0; i < object->count; i++)
+    reading->names[i] = reading->members[i].name;
+  object->names = reading->names;
+  int index;
+  while ((index = scan_member(reading->scan, object)) >= 0) {
+    const struct member *member = &reading->members[index];
+    if (!read_member(reading->scan, member->kind, (char *)draft + member->offset)) return false;
+  }
+  return index == SCAN_CLOSED;
+}
+
+static bool has(const struct reading *reading, unsigned member) {
+  return reading->object.seen >> member & 1;
+}
+
+static bool require(struct reading *reading, unsigned member) {
+  return has(reading, member) || scan_missing(reading->scan, &reading->object, member);
+}
+
+/* The body's outermost value. */
+static bool open_body(struct scan *scan) {
+  if (scan_kind(scan) == SCAN_NOTHING && scan->at == scan->end)
+    return scan_fault(scan, PROBLEM_INVALID_JSON, "the body is empty; expected a JSON object");
+  return scan_open(scan, '{');
+}
+
+static bool check_dimension(const struct matrix *matrix, const char *pointer,
+                            struct problem *problem) {
+  if (matrix->cols <= ATTN_MAX_DIM) return true;
+  return problem_set(problem, PROBLEM_SHAPE_MISMATCH, pointer,
+                     "a row has %zu numbers; at most %zu are possible", matrix->cols, ATTN_MAX_DIM);
+}
+
+static bool check_rows(const struct matrix *keys, const struct matrix *values,
+                       struct problem *problem) {
+  if (keys->rows == values->rows)
+    return check_dimension(keys, "/keys", problem) && check_dimension(values, "/values", problem);
+  return problem_set(problem, PROBLEM_SHAPE_MISMATCH, "/values",
+                     "keys has %zu rows, values has %zu", keys->rows, values->rows);
+}
+
+/* The tensor that meets the keys is the one whose shape ends in dk. */
+bool body_check_score(const attn_score *score, size_t key_dim, struct problem *problem) {
+  if (attn_score_query_dim(score, key_dim) > 0) return true;
+  const attn_score_info *info = attn_score_get_info(score);
+  for (size_t i = 0; i < info->param_count; i++) {
+    const char *shape = info->params[i].shape;
+    const size_t length = strlen(shape);
+    if (length < 2 || strcmp(shape + length - 2, "dk") != 0) continue;
+    const attn_argument tensor = attn_score_get_argument(score, i, key_dim);
+    return problem_set(problem, PROBLEM_SHAPE_MISMATCH, "/score",
+                       "%s has rows of %zu numbers, the keys have %zu components", tensor.name,
+                       tensor.cols, key_dim);
+  }
+  return problem_set(problem, PROBLEM_SHAPE_MISMATCH, "/score", "the score does not fit the keys");
+}
+
+attn_normalization *body_default_normalization(const attn_score *score) {
+  attn_normalization *normalization = NULL;
+  const char *name = attn_score_get_info(score)->normalization;
+  return attn_normalization_create(&normalization, name, NULL, 0, NULL) == ATTN_OK ? normalization
+                                                                                   : NULL;
+}
+
+/* ---- Ids ---- */
+
+static bool append_id(struct scan *scan, struct id_list *ids, size_t index) {
+  char id[ID_LENGTH_MAX];
+  size_t length;
+  size_t outer = scan_enter_index(scan, index);
+  if (!scan_string(scan, id, sizeof id, &length)) return false;
+  if (length == 0 || length > ID_LENGTH_MAX)
+    return scan_fault(scan, PROBLEM_INVALID_ID, "expected 1 to %d bytes, got %zu", ID_LENGTH_MAX,
+                      length);
+  if (memchr(id, '\0', length))
+    return scan_fault(scan, PROBLEM_INVALID_ID, "an id has no U+0000 in it");
+  if (!id_list_append(ids, id, length))
+    return problem_set_status(scan->problem, ATTN_NO_MEMORY, "");
+  scan_leave(scan, outer);
+  return true;
+}
+
+static bool check_distinct(struct scan *scan, const struct id_list *ids) {
+  size_t index = id_list_find_duplicate(ids);
+  if (index == SIZE_MAX) return true;
+  if (index == SIZE_MAX - 1) return problem_set_status(scan->problem, ATTN_NO_MEMORY, "");
+  scan_enter_index(scan, index);
+  return scan_fault(scan, PROBLEM_DUPLICATE_ID, "the id \"%s\" is there already",
+                    id_list_get(ids, index, NULL));
+}
+
+static bool read_ids(struct scan *scan, struct id_list **list) {
+  *list = id_list_create();
+  if (!*list) return problem_set_status(scan->problem, ATTN_NO_MEMORY, "");
+  if (scan_kind(scan) != SCAN_ARRAY) return scan_wrong_type(scan, "an array of strings");
+  scan_open(scan, '[');
+  int more;
+  size_t count = 0;
+  while ((more = scan_element(scan, count)) > 0)
+    if (!append_id(scan, *list, count++)) return false;
+  return more == SCAN_CLOSED && check_distinct(scan, *list);
+}
+
+/* ---- Other members ---- */
+
+static bool read_dimension(struct scan *scan, size_t *dimension) {
+  double number;
+  if (!scan_whole(scan, 1, (double)ATTN_MAX_DIM, &number)) return false;
+  *dimension = (size_t)number;
+  return true;
+}
+
+static bool read_dtype(struct scan *scan) {
+  char name[SHOWN_MAX];
+  size_t length;
+  if (!scan_string(scan, name, sizeof name, &length)) return false;
+  if (length == 3 && memcmp(name, "f32", 3) == 0) return true;
+  return scan_fault(scan, PROBLEM_INVALID_PARAMETER,
+                    "expected \"f32\", the only dtype there is, got \"%.*s\"",
+                    (int)(length < sizeof name ? length : sizeof name), name);
+}
+
+static bool read_weights_word(struct scan *scan, struct attend_body *body) {
+  char word[SHOWN_MAX];
+  size_t length;
+  if (!scan_string(scan, word, sizeof word, &length)) return false;
+  bool full = length == 4 && memcmp(word, "full", 4) == 0;
+  bool none = length == 4 && memcmp(word, "none", 4) == 0;
+  if (!full && !none)
+    return scan_fault(scan, PROBLEM_INVALID_PARAMETER,
+                      "expected \"full\", \"none\" or {\"top\": K}, got \"%.*s\"",
+                      (int)(length < sizeof word ? length : sizeof word), word);
+  body->weights = full ? ATTN_WEIGHTS_FULL : ATTN_WEIGHTS_NONE;
+  return true;
+}
+
+static bool read_weights_top(struct scan *scan, struct attend_body *body) {
+  static const char *const names[] = {"top"};
+  struct scan_object object = {.what = "weights", .names = names, .count = 1};
+  if (!scan_open(scan, '{')) return false;
+  int member;
+  double top = 0;
+  while ((member = scan_member(scan, &object)) >= 0)
+    if (!scan_whole(scan, 1, 0x1p53, &top)) return false;
+  if (member == SCAN_FAULT) return false;
+  if (object.seen == 0) return scan_missing(scan, &object, 0);
+  body->weights = ATTN_WEIGHTS_TOP;
+  body->top = (size_t)top;
+  return true;
+}
+
+static bool read_weights(struct scan *scan, struct attend_body *body) {
+  switch (scan_kind(scan)) {
+  case SCAN_STRING:
+    return read_weights_word(scan, body);
+  case SCAN_OBJECT:
+    return read_weights_top(scan, body);
+  default:
+    return scan_wrong_type(scan, "\"full\", \"none\" or {\"top\": K}");
+  }
+}
+
+static bool read_member(struct scan *scan, enum member_kind kind, void *field) {
+  switch (kind) {
+  case MATRIX:
+    return tensor_read_matrix(scan, field);
+  case DIMENSION:
+    return read_dimension(scan, field);
+  case IDS:
+    return read_ids(scan, field);
+  case SCORE:
+    return spec_read_score(scan, field);
+  case NORMALIZATION:
+    return spec_read_normalization(scan, field);
+  case DTYPE:
+    return read_dtype(scan);
+  case WEIGHTS:
+    return read_weights(scan, field);
+  case MILLISECONDS:
+    return scan_whole(scan, 1, MOST_MILLISECONDS, field);
+  }
+  return false;
+}
+
+/* ---- A memory ---- */
+
+enum { M_KEYS, M_VALUES, M_KEY_DIM, M_VALUE_DIM, M_IDS, M_SCORE, M_NORMALIZATION, M_DTYPE };
+
+static const struct member memory_members[] = {
+    [M_KEYS] = {"keys", MATRIX, offsetof(struct memory_body, keys)},
+    [M_VALUES] = {"values", MATRIX, offsetof(struct memory_body, values)},
+    [M_KEY_DIM] = {"key_dim", DIMENSION, offsetof(struct memory_body, key_dim)},
+    [M_VALUE_DIM] = {"value_dim", DIMENSION, offsetof(struct memory_body, value_dim)},
+    [M_IDS] = {"ids", IDS, offsetof(struct memory_body, ids)},
+    [M_SCORE] = {"score", SCORE, offsetof(struct memory_body, score)},
+    [M_NORMALIZATION] = {"normalization", NORMALIZATION,
+                         offsetof(struct memory_body, normalization)},
+    [M_DTYPE] = {"dtype", DTYPE, 0}};
+
+/* Rows, or dimensions in their place. */
+static bool check_members(struct reading *reading) {
+  bool rows = has(reading, M_KEYS) || has(reading, M_VALUES);
+  bool dimensions = has(reading, M_KEY_DIM) || has(reading, M_VALUE_DIM);
+  if (rows && dimensions)
+    return problem_set(reading->scan->problem, PROBLEM_INVALID_PARAMETER,
+                       has(reading, M_KEY_DIM) ? "/key_dim" : "/value_dim",
+                       "dimensions are given in place of keys and values, not with them");
+  return dimensions ? require(reading, M_KEY_DIM) && require(reading, M_VALUE_DIM)
+                    : require(reading, M_KEYS) && require(reading, M_VALUES);
+}
+
+static bool settle_score(const struct memory_override *override, struct memory_body *body,
+                         struct problem *problem) {
+  if (override->score) {
+    attn_score_free(body->score);
+    body->score = attn_score_ref(override->score);
+  }
+  if (override->normalization) {
+    attn_normalization_free(body->normalization);
+    body->normalization = attn_normalization_ref(override->normalization);
+  }
+  if (!body->score && attn_score_create(&body->score, DEFAULT_SCORE, NULL, 0, NULL) != ATTN_OK)
+    return problem_set_status(problem, ATTN_NO_MEMORY, "");
+  if (!body->normalization) body->normalization = body_default_normalization(body->score);
+  if (!body->normalization) return problem_set_status(problem, ATTN_NO_MEMORY, "");
+  return body_check_score(body->score, body->key_dim, problem);
+}
+
+bool memory_body_settle(struct memory_body *body, const struct memory_override *override,
+                        struct problem *problem) {
+  size_t rows = body->keys.rows, ids = id_list_count(body->ids);
+  if (!check_rows(&body->keys, &body->values, problem)) return false;
+  if (rows > 0) {
+    body->key_dim = body->keys.cols;
+    body->value_dim = body->values.cols;
+  }
+  if (body->ids && ids != rows)
+    return problem_set(problem, PROBLEM_SHAPE_MISMATCH, "/ids",
+                       "expected one id for each of %zu rows, got %zu", rows, ids);
+  return settle_score(override, body, problem);
+}
+
+static bool read_memory(struct scan *scan, const struct memory_override *override,
+                        struct memory_body *body) {
+  struct reading reading = {
+      .scan = scan,
+      .members = memory_members,
+      .object = {.what = "a memory", .count = sizeof memory_members / sizeof *memory_members}};
+  return open_body(scan) && read_members(&reading, body) && check_members(&reading) &&
+         memory_body_settle(body, override, scan->problem);
+}
+
+bool body_parse_memory_as(const struct memory_override *override, const char *text, size_t length,
+                          struct memory_body *body, struct problem *problem) {
+  struct scan scan;
+  *body = (struct memory_body){.ids = NULL};
+  scan_begin(&scan, text, length, problem);
+  bool parsed = scan_end(&scan, read_memory(&scan, override, body));
+  if (!parsed) memory_body_free(body);
+  return parsed;
+}
+
+bool body_parse_memory(const char *text, size_t length, struct memory_body *body,
+                       struct problem *problem) {
+  static const struct memory_override nothing = {NULL, NULL};
+  return body_parse_memory_as(&nothing, text, length, body, problem);
+}
+
+void memory_body_free(struct memory_body *body) {
+  matrix_free(&body->keys);
+  matrix_free(&body->values);
+  id_list_free(body->ids);
+  attn_score_free(body->score);
+  attn_normalization_free(body->normalization);
+  *body = (struct memory_body){.ids = NULL};
+}
+
+/* ---- Attend ---- */
+
+enum { A_QUERIES, A_SCORE, A_NORMALIZATION, A_WEIGHTS, A_TIMEOUT, A_KEYS, A_VALUES };
+
+/* The members from A_KEYS on are the ad-hoc kind's alone. */
+static const struct member attend_members[] = {
+    [A_QUERIES] = {"queries", MATRIX, offsetof(struct attend_body, queries)},
+    [A_SCORE] = {"score", SCORE, offsetof(struct attend_body, score)},
+    [A_NORMALIZATION] = {"normalization", NORMALIZATION,
+                         offsetof(struct attend_body, normalization)},
+    [A_WEIGHTS] = {"weights", WEIGHTS, 0},
+    [A_TIMEOUT] = {"timeout_ms", MILLISECONDS, offsetof(struct attend_body, timeout_ms)},
+    [A_KEYS] = {"keys", MATRIX, offsetof(struct attend_body, keys)},
+    [A_VALUES] = {"values", MATRIX, offsetof(struct attend_body, values)}};
+
+static bool check_query_dim(const struct attend_body *body, struct problem *problem) {
+  size_t expected = attn_score_query_dim(body->score, body->keys.cols);
+  if (body->queries.cols == expected) return true;
+  return problem_set(problem, PROBLEM_SHAPE_MISMATCH, "/queries",
+                     "%s and keys of %zu numbers take queries of %zu, got %zu",
+                     attn_score_get_info(body->score)->name, body->keys.cols, expected,
+                     body->queries.cols);
+}
+
+static bool check_attend(struct reading *reading, enum attend_kind kind,
+                         const struct attend_body *body) {
+  struct problem *problem = reading->scan->problem;
+  if (!require(reading, A_QUERIES) || !check_dimension(&body->queries, "/queries", problem))
+    return false;
+  if (kind == ATTEND_STORED) return true;
+  if (!require(reading, A_KEYS) || !require(reading, A_VALUES) ||
+      !check_rows(&body->keys, &body->values, problem))
+    return false;
+  /* Without a score the caller's default decides, and checks. */
+  return !body->score || (body_check_score(body->score, body->keys.cols, problem) &&
+                          check_query_dim(body, problem));
+}
+
+static bool read_attend(struct scan *scan, enum attend_kind kind, struct attend_body *body) {
+  bool stored = kind == ATTEND_STORED;
+  struct reading reading = {
+      .scan = scan,
+      .members = attend_members,
+      .object = {.what = stored ? "attending to a stored memory" : "attending",
+                 .count = stored ? A_KEYS : A_VALUES + 1}};
+  return open_body(scan) && read_members(&reading, body) && check_attend(&reading, kind, body);
+}
+
+bool body_parse_attend(enum attend_kind kind, const char *text, size_t length,
+                       struct attend_body *body, struct problem *problem) {
+  struct scan scan;
+  *body = (struct attend_body){.weights = ATTN_WEIGHTS_FULL};
+  scan_begin(&scan, text, length, problem);
+  bool parsed = scan_end(&scan, read_attend(&scan, kind, body));
+  if (!parsed) attend_body_free(body);
+  return parsed;
+}
+
+void attend_body_free(struct attend_body *body) {
+  matrix_free(&body->queries);
+  matrix_free(&body->keys);
+  matrix_free(&body->values);
+  attn_score_free(body->score);
+  attn_normalization_free(body->normalization);
+  *body = (struct attend_body){.weights = ATTN_WEIGHTS_FULL};
+}

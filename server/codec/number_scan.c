@@ -1,0 +1,222 @@
+/* Reading a float32 from decimal text: the nearest one, ties to even.
+ *
+ * The first 19 significant digits become an integer w and the rest a power of
+ * ten, so the number is w * 10^k, or between that and (w + 1) * 10^k where
+ * digits were cut off. One multiplication of w with the first 64 bits of 10^k
+ * encloses the number in an interval of a few units of the product's upper
+ * word; float32 keeps 24 of those 64 bits. Unless the halfway point between two
+ * floats lies in that interval, the answer is known, and it is exact: an
+ * interval is a proof, where "accurate enough" would be a hope.
+ *
+ * What is left undecided (about one number in 2^38, and exact halfway points
+ * with a negative k) goes to strtof(). It gets a copy without a point, which
+ * makes it independent of the locale, and of at most 120 digits: a halfway
+ * point has at most 113 significant digits, so of what follows it only matters
+ * whether there is anything but zeros. That bounds the work on hostile text.
+ *
+ * Multiplying doubles (Clinger's fast path) was rejected: it stops at 15
+ * digits, while clients that widen float32 to float64 send 17. */
+#include "codec/number.h"
+
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "codec/number_powers.h"
+
+#define EXACT_DIGITS  19  /* that always fit 64 bits */
+#define COPIED_DIGITS 120 /* that decide any comparison with a halfway point */
+
+/* An exponent beyond this is beyond any text's power to make up for with
+ * zeros: it stands for "more", so that long exponents can't overflow. */
+#define EXPONENT_LIMIT ((int64_t)1 << 56)
+
+#define MOST_POWER     38 /* 1 * 10^39 is too large */
+
+/* In place of the bits of a float. */
+#define INFINITE_BITS 0x7f800000u
+#define UNDECIDED     0xffffffffu
+
+static bool is_digit(char c) {
+  return c >= '0' && c <= '9';
+}
+
+/* The eight bytes at `at`, the first one lowest. */
+static uint64_t load_eight(const char *at) {
+  uint64_t bytes;
+  memcpy(&bytes, at, sizeof bytes);
+#if defined(__BYTE_ORDER__) && __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
+  bytes = __builtin_bswap64(bytes);
+#endif
+  return bytes;
+}
+
+/* A byte is a digit where its upper half is 3, and is 3 still when 6 is added. */
+static bool are_digits(uint64_t bytes) {
+  const uint64_t upper = 0xf0f0f0f0f0f0f0f0, threes = 0x3030303030303030;
+  return (((bytes ^ threes) | ((bytes + 0x0606060606060606) ^ threes)) & upper) == 0;
+}
+
+/* The number that eight digits are: neighbours are joined to numbers of two
+ * digits, of four, of eight. */
+static uint32_t join_digits(uint64_t bytes) {
+  bytes &= 0x0f0f0f0f0f0f0f0f;
+  bytes = (bytes * 10 + (bytes >> 8)) & 0x00ff00ff00ff00ff;
+  bytes = (bytes * 100 + (bytes >> 16)) & 0x0000ffff0000ffff;
+  return (uint32_t)(bytes * 10000 + (bytes >> 32));
+}
+
+/* Appends a run of digits, modulo 2^64; returns its end. A step without jumps
+ * for the last few digits was measured and rejected: finding their number takes
+ * as long as the jump that is foretold badly. */
+static inline const char *read_digits(const char *at, const char *end, uint64_t *digits) {
+  uint64_t sum = *digits;
+  for (; end - at >= 8; at += 8) {
+    uint64_t bytes = load_eight(at);
+    if (!are_digits(bytes)) break;
+    sum = sum * 100000000 + join_digits(bytes);
+  }
+  for (; at < end && is_digit(*at); at++)
+    sum = sum * 10 + (uint64_t)(*at - '0');
+  *digits = sum;
+  return at;
+}
+
+/* Moves *text from the 'e' to behind the exponent and returns NULL; else the
+ * place where a digit should be. */
+__attribute__((noinline)) static const char *read_exponent(const char **text, const char *end,
+                                                           int64_t *exponent) {
+  const char *at = *text + 1;
+  bool negative = at < end && *at == '-';
+  if (at < end && (*at == '-' || *at == '+')) at++;
+  const char *first = at;
+  int64_t sum = 0;
+  for (; at < end && is_digit(*at); at++)
+    if (sum < EXPONENT_LIMIT) sum = sum * 10 + (*at - '0');
+  if (at == first) return at;
+  *exponent = negative ? -sum : sum;
+  *text = at;
+  return NULL;
+}
+
+/* The bits of the float nearest to the number; INFINITE_BITS where that is too
+ * large; UNDECIDED where 64 bits of the power do not tell. digits > 0, and
+ * power is in the table. */
+static inline uint32_t nearest(uint64_t digits, int power, bool cut) {
+  int zeros = __builtin_clzll(digits);
+  unsigned __int128 product = (unsigned __int128)(digits << zeros) * number_power(power);
+  uint64_t high = (uint64_t)(product >> 64);
+  int exponent = number_power_log2(power) + 1 - zeros; /* the number is about high * 2^exponent */
+
+  int shift = 39 + (int)(high >> 63); /* to 24 bits, fewer where the float is subnormal */
+  if (exponent + shift < -149) shift = -149 - exponent;
+  if (shift > 64) return 0; /* below high + 2 <= 2^(shift-1) */
+  if (shift == 64) return UNDECIDED;
+  uint64_t half = (uint64_t)1 << (shift - 1);
+  uint64_t rest = high & (2 * half - 1);
+  uint32_t mantissa = (uint32_t)(high >> shift);
+  uint32_t up = rest > half;
+  /* The number is below high + 2: less than one unit for what the product has
+   * below its upper word, less than one for the power's error. Digits that
+   * were cut add one unit of w, shifted by at most 4 zeros: 16. */
+  uint64_t slack = cut ? 17 : 1;
+  if (half - rest <= slack) {
+    if (cut || power < 0 || power > NUMBER_POWER_EXACT) return UNDECIDED;
+    if (rest == half) up = (uint64_t)product != 0 || (mantissa & 1);
+  }
+  /* Added, not or'ed: a carry of the mantissa runs into the exponent. */
+  int biased = exponent + shift + 149;
+  return biased > 254 ? INFINITE_BITS : ((uint32_t)biased << 23) + mantissa + up;
+}
+
+static inline uint32_t magnitude(uint64_t digits, int64_t power, bool cut) {
+  if (digits == 0 || power < NUMBER_POWER_LEAST) return 0;
+  if (power > MOST_POWER) return INFINITE_BITS;
+  return nearest(digits, (int)power, cut);
+}
+
+/* The same for any number of digits: `first` to `last` is the text without sign
+ * and exponent, a point among it, `digits` its value modulo 2^64 and `power`
+ * that of the last digit. */
+__attribute__((noinline)) static uint32_t long_magnitude(const char *first, const char *last,
+                                                         uint64_t digits, int64_t power) {
+  while (first < last && (*first == '0' || *first == '.'))
+    first++;
+  int64_t count = last - first;
+  if (count > EXACT_DIGITS && memchr(first, '.', (size_t)count)) count--;
+  if (count <= EXACT_DIGITS) return magnitude(digits, power, false);
+  digits = 0;
+  for (int taken = 0; taken < EXACT_DIGITS; first++) {
+    if (*first == '.') continue;
+    digits = digits * 10 + (uint64_t)(*first - '0');
+    taken++;
+  }
+  return magnitude(digits, power + count - EXACT_DIGITS, true);
+}
+
+__attribute__((noinline, cold)) static uint32_t
+magnitude_by_library(const char *first, const char *last, int64_t power) {
+  char copy[COPIED_DIGITS + 40];
+  int length = 0;
+  bool rest = false;
+  for (const char *at = first; at < last; at++) {
+    if (*at == '.' || (*at == '0' && length == 0)) continue;
+    if (length < COPIED_DIGITS) {
+      copy[length++] = *at;
+    } else {
+      rest = rest || *at != '0';
+      power++;
+    }
+  }
+  if (rest) {
+    copy[length++] = '1';
+    power--;
+  }
+  snprintf(copy + length, sizeof copy - (size_t)length, "e%lld", (long long)power);
+  float value = strtof(copy, NULL);
+  uint32_t bits;
+  memcpy(&bits, &value, sizeof bits);
+  return bits;
+}
+
+static enum number_status malformed(const char **text, const char *fault) {
+  *text = fault;
+  return NUMBER_MALFORMED;
+}
+
+enum number_status number_scan(const char **text, const char *end, float *value) {
+  const char *at = *text;
+  bool negative = at < end && *at == '-';
+  at += negative;
+  const char *first = at;
+  uint64_t digits = 0; /* modulo 2^64 */
+  int64_t power = 0;
+  if (at < end && *at == '0')
+    at++;
+  else
+    at = read_digits(at, end, &digits);
+  if (at == first) return malformed(text, at);
+  if (at < end && *at == '.') {
+    const char *fraction = at + 1;
+    at = read_digits(fraction, end, &digits);
+    if (at == fraction) return malformed(text, at);
+    power = fraction - at;
+  }
+  const char *last = at;
+  if (at < end && (*at == 'e' || *at == 'E')) {
+    int64_t exponent;
+    const char *fault = read_exponent(&at, end, &exponent);
+    if (fault) return malformed(text, fault);
+    power += exponent;
+  }
+  *text = at;
+
+  uint32_t bits = last - first <= EXACT_DIGITS ? magnitude(digits, power, false)
+                                               : long_magnitude(first, last, digits, power);
+  if (bits == UNDECIDED) bits = magnitude_by_library(first, last, power);
+  if (bits >= INFINITE_BITS) return NUMBER_TOO_LARGE;
+  bits |= (uint32_t)negative << 31;
+  memcpy(value, &bits, sizeof bits);
+  return NUMBER_OK;
+}

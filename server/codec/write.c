@@ -1,0 +1,175 @@
+/* JSON, straight into the reply's buffer.
+ *
+ * The writer knows one thing: whether a comma is due. Whether brackets match is
+ * the caller's affair, who wrote them two lines apart. A failure of the buffer
+ * is sticky, so it is looked at once, at the end, by whoever owns the buffer.
+ *
+ * Every reply has to be valid JSON, whatever it was made of: text that is not
+ * UTF-8 is replaced by json_escape(), and a number that JSON can't say becomes
+ * null. */
+#include "codec/write.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/json_escape.h"
+#include "codec/number.h"
+
+/* How many numbers are written between two looks at the buffer's room. */
+#define RUN 64
+
+void json_begin(struct json_writer *writer, struct buffer *out) {
+  *writer = (struct json_writer){.out = out};
+}
+
+/* Before a value or a name. */
+static void separate(struct json_writer *writer) {
+  if (writer->comma) buffer_putc(writer->out, ',');
+}
+
+static void open_bracket(struct json_writer *writer, char bracket) {
+  separate(writer);
+  buffer_putc(writer->out, bracket);
+  writer->comma = false;
+}
+
+static void close_bracket(struct json_writer *writer, char bracket) {
+  buffer_putc(writer->out, bracket);
+  writer->comma = true;
+}
+
+void json_open_object(struct json_writer *writer) {
+  open_bracket(writer, '{');
+}
+
+void json_close_object(struct json_writer *writer) {
+  close_bracket(writer, '}');
+}
+
+void json_open_array(struct json_writer *writer) {
+  open_bracket(writer, '[');
+}
+
+void json_close_array(struct json_writer *writer) {
+  close_bracket(writer, ']');
+}
+
+void json_string(struct json_writer *writer, const char *text, size_t length) {
+  separate(writer);
+  buffer_putc(writer->out, '"');
+  json_escape(writer->out, text, length);
+  buffer_putc(writer->out, '"');
+  writer->comma = true;
+}
+
+void json_text(struct json_writer *writer, const char *text) {
+  json_string(writer, text, strlen(text));
+}
+
+void json_name(struct json_writer *writer, const char *name) {
+  json_text(writer, name);
+  buffer_putc(writer->out, ':');
+  writer->comma = false;
+}
+
+void json_raw(struct json_writer *writer, const char *json) {
+  separate(writer);
+  buffer_puts(writer->out, json);
+  writer->comma = true;
+}
+
+void json_boolean(struct json_writer *writer, bool value) {
+  json_raw(writer, value ? "true" : "false");
+}
+
+void json_integer(struct json_writer *writer, int64_t value) {
+  char text[24];
+  snprintf(text, sizeof text, "%lld", (long long)value);
+  json_raw(writer, text);
+}
+
+/* As JSON has it, whatever the locale: a point, and an exponent without '+' and
+ * leading zeros. */
+static void tidy(char *text) {
+  char *to = text;
+  for (const char *from = text; *from; from++) {
+    *to++ = *from == ',' ? '.' : *from;
+    if (*from != 'e') continue;
+    if (from[1] == '-') *to++ = '-';
+    from++;
+    while (from[1] == '0')
+      from++;
+  }
+  *to = '\0';
+}
+
+void json_double(struct json_writer *writer, double value) {
+  if (!isfinite(value)) {
+    json_raw(writer, "null");
+    return;
+  }
+  char text[32];
+  for (int digits = 15; digits <= 17; digits++) {
+    snprintf(text, sizeof text, "%.*g", digits, value);
+    if (strtod(text, NULL) == value) break;
+  }
+  tidy(text);
+  json_raw(writer, text);
+}
+
+/* `value` at `text`, which has room for NUMBER_TEXT_MAX bytes. */
+static inline size_t print_number(float value, char *text) {
+  if (isfinite(value)) return number_print(value, text);
+  memcpy(text, "null", 4);
+  return 4;
+}
+
+void json_float(struct json_writer *writer, float value) {
+  char text[NUMBER_TEXT_MAX];
+  separate(writer);
+  buffer_append(writer->out, text, print_number(value, text));
+  writer->comma = true;
+}
+
+/* Up to RUN numbers, each with a comma before it but for the very first. */
+static void write_run(struct buffer *out, const float *values, size_t count, bool first) {
+  char *start = buffer_reserve(out, count * (NUMBER_TEXT_MAX + 1));
+  if (!start) return;
+  char *at = start;
+  for (size_t i = 0; i < count; i++) {
+    *at = ',';
+    at += !(first && i == 0);
+    at += print_number(values[i], at);
+  }
+  buffer_advance(out, (size_t)(at - start));
+}
+
+/* Asking for room for the longest texts must not make a buffer fail that the
+ * texts as they are would fit. */
+static bool has_room(const struct buffer *out, size_t count) {
+  return out->limit == 0 || (out->limit - out->length) / (NUMBER_TEXT_MAX + 1) >= count;
+}
+
+void json_floats(struct json_writer *writer, const float *values, size_t count) {
+  json_open_array(writer);
+  for (size_t i = 0; i < count;) {
+    size_t run = count - i < RUN ? count - i : RUN;
+    if (has_room(writer->out, run)) {
+      write_run(writer->out, values + i, run, i == 0);
+      writer->comma = true;
+      i += run;
+    } else {
+      json_float(writer, values[i++]);
+    }
+  }
+  json_close_array(writer);
+}
+
+void json_matrix(struct json_writer *writer, const float *values, size_t rows, size_t cols) {
+  json_open_array(writer);
+  for (size_t row = 0; row < rows; row++)
+    json_floats(writer, values + row * cols, cols);
+  json_close_array(writer);
+}

@@ -1,0 +1,328 @@
+/* Dynamic batching.
+ *
+ * A pass over a large memory costs nearly the same for one query as for eight:
+ * reading the memory is what takes time. So questions that wait for the same
+ * snapshot under the same score and normalization are computed in one pass.
+ *
+ * Nothing waits in order to be batched. A question that finds the queue empty
+ * is computed at once by the worker that has it. Otherwise it is listed as
+ * pending and a job is queued for it, behind the requests that came before and
+ * whose bodies have yet to be read; when a worker comes to that job it takes
+ * the question together with all pending ones like it. The jobs of those find
+ * nothing left to do. So batches grow by themselves as load grows, and there is
+ * no delay to configure.
+ *
+ * The answers are the same to the last bit, because what the library computes
+ * for a query doesn't depend on its batch (lib/pass.c). Questions that want full
+ * weights stay alone: their time goes into the weights, which are written
+ * straight into the reply's memory.
+ *
+ * If a batch as a whole fails (an answer of one question is beyond float32, or
+ * memory is short), its questions are computed one by one.
+ *
+ * Threads: `pending` is owned by `mutex`, which is held to link and unlink and
+ * never together with another lock. A question that was unlinked belongs to the
+ * worker that unlinked it, until it calls done(). */
+#include "engine/batcher.h"
+
+#include <math.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+enum { BATCH_QUERIES = 256 };
+
+struct batcher {
+  struct workers *workers;
+  bool (*hurry)(void *context);
+  void *hurry_context;
+  pthread_mutex_t mutex;
+  struct question *pending, **pending_end; /* in order of arrival */
+};
+
+static double seconds_now(void) {
+  struct timespec now;
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
+}
+
+/* Multiplications that a core gets done in a second, rather less than it can:
+ * what is expected to take long should. */
+#define PAIRS_PER_SECOND 2e10
+
+double batcher_cost(const attn_snapshot *snapshot, size_t query_count, size_t query_dim) {
+  const double components = (double)query_dim + (double)attn_snapshot_value_dim(snapshot);
+  return (double)query_count * (double)attn_snapshot_rows(snapshot) * components / PAIRS_PER_SECOND;
+}
+
+/* ---- Computing ---- */
+
+/* Some questions that are computed together, and whether to give them up. */
+struct batch {
+  struct batcher *batcher;
+  struct question *first;
+  double deadline; /* the latest of all */
+};
+
+static bool gives_up(void *context) {
+  const struct batch *batch = context;
+  if (batch->batcher->hurry && batch->batcher->hurry(batch->batcher->hurry_context)) return true;
+  return batch->deadline < INFINITY && seconds_now() > batch->deadline;
+}
+
+static void finish(struct question *question, attn_status status, double now) {
+  question->status = status;
+  question->late = now > question->deadline;
+  if (question->late) question->status = ATTN_CANCELLED;
+  question->done(question);
+}
+
+static void compute_alone(struct batcher *batcher, struct question *question,
+                          const attn_pool *pool) {
+  struct batch batch = {batcher, question, question->deadline};
+  attn_request request = question->request;
+  request.cancelled = gives_up;
+  request.cancel_context = &batch;
+  request.fault_query = &question->fault_query;
+  const double start = seconds_now();
+  const attn_status status = attn_attend(question->snapshot, &request, pool);
+  const double end = seconds_now();
+  question->seconds = end - start;
+  finish(question, status, end);
+}
+
+/* The room for a batch's queries and answers, side by side. */
+struct tray {
+  float *queries, *outputs;
+  attn_weight *largest;
+  size_t *largest_count;
+};
+
+static void tray_free(struct tray *tray) {
+  free(tray->queries);
+  free(tray->outputs);
+  free(tray->largest);
+  free(tray->largest_count);
+}
+
+static size_t room_of(const struct question *question) {
+  const size_t rows = attn_snapshot_rows(question->snapshot);
+  return question->request.top < rows ? question->request.top : rows;
+}
+
+/* Sizes are those of the questions' own matrices added up, which exist. */
+static bool tray_create(struct tray *tray, const struct question *like, size_t count) {
+  const size_t value_dim = attn_snapshot_value_dim(like->snapshot);
+  *tray = (struct tray){
+      .queries = malloc(count * like->request.query_dim * sizeof(float)),
+      .outputs = malloc(count * value_dim * sizeof(float)),
+  };
+  if (like->request.weights_mode == ATTN_WEIGHTS_TOP) {
+    tray->largest = malloc(count * room_of(like) * sizeof(attn_weight));
+    tray->largest_count = malloc(count * sizeof(size_t));
+    if (!tray->largest || !tray->largest_count) return false;
+  }
+  return tray->queries && tray->outputs;
+}
+
+static void tray_load(struct tray *tray, const struct question *first) {
+  float *to = tray->queries;
+  for (const struct question *q = first; q; q = q->following) {
+    const size_t numbers = q->request.query_count * q->request.query_dim;
+    memcpy(to, q->request.queries, numbers * sizeof *to);
+    to += numbers;
+  }
+}
+
+static void tray_unload(const struct tray *tray, const struct question *question, size_t offset) {
+  const attn_request *request = &question->request;
+  const size_t value_dim = attn_snapshot_value_dim(question->snapshot);
+  memcpy(request->outputs, tray->outputs + offset * value_dim,
+         request->query_count * value_dim * sizeof(float));
+  if (request->weights_mode != ATTN_WEIGHTS_TOP) return;
+  const size_t room = room_of(question);
+  memcpy(request->largest, tray->largest + offset * room,
+         request->query_count * room * sizeof(attn_weight));
+  memcpy(request->largest_count, tray->largest_count + offset,
+         request->query_count * sizeof(size_t));
+}
+
+/* True where all questions were answered. */
+static bool compute_together(struct batcher *batcher, struct question *first, size_t count,
+                             size_t questions, const attn_pool *pool) {
+  struct tray tray;
+  bool answered = false;
+  if (!tray_create(&tray, first, count)) goto done;
+  tray_load(&tray, first);
+  struct batch batch = {batcher, first, 0};
+  for (const struct question *q = first; q; q = q->following)
+    batch.deadline = fmax(batch.deadline, q->deadline);
+  attn_request request = first->request;
+  request.queries = tray.queries;
+  request.query_count = count;
+  request.outputs = tray.outputs;
+  request.largest = tray.largest;
+  request.largest_count = tray.largest_count;
+  request.cancelled = gives_up;
+  request.cancel_context = &batch;
+  const double start = seconds_now();
+  const attn_status status = attn_attend(first->snapshot, &request, pool);
+  const double end = seconds_now();
+  answered = status == ATTN_OK || status == ATTN_CANCELLED;
+  size_t offset = 0;
+  for (struct question *q = first, *next; answered && q; q = next) {
+    next = q->following;
+    if (status == ATTN_OK) tray_unload(&tray, q, offset);
+    offset += q->request.query_count;
+    q->seconds = end - start;
+    q->companions = questions - 1;
+    finish(q, status, end);
+  }
+done:
+  tray_free(&tray);
+  return answered;
+}
+
+/* ---- Pending questions ---- */
+
+static bool alike(const struct question *a, const struct question *b) {
+  return a->snapshot == b->snapshot && a->request.weights_mode == b->request.weights_mode &&
+         a->request.weights_mode != ATTN_WEIGHTS_FULL && a->request.top == b->request.top &&
+         a->request.query_dim == b->request.query_dim &&
+         attn_score_equal(a->request.score, b->request.score) &&
+         attn_normalization_equal(a->request.normalization, b->request.normalization);
+}
+
+static bool is_pending(const struct batcher *batcher, const struct question *wanted) {
+  for (const struct question *q = batcher->pending; q; q = q->following)
+    if (q == wanted) return true;
+  return false;
+}
+
+/* Unlinks `wanted`, if it is still pending, and others like it, as a list in
+ * order of arrival. */
+static struct question *take(struct batcher *batcher, const struct question *wanted) {
+  struct question *taken = NULL, **taken_end = &taken;
+  pthread_mutex_lock(&batcher->mutex);
+  if (is_pending(batcher, wanted)) {
+    size_t queries = wanted->request.query_count;
+    struct question **link = &batcher->pending;
+    for (struct question *q; (q = *link);) {
+      const size_t more = q == wanted ? 0 : q->request.query_count;
+      if (q != wanted && (queries + more > BATCH_QUERIES || !alike(q, wanted))) {
+        link = &q->following;
+        continue;
+      }
+      *link = q->following;
+      q->following = NULL;
+      *taken_end = q;
+      taken_end = &q->following;
+      queries += more;
+    }
+    batcher->pending_end = link;
+  }
+  pthread_mutex_unlock(&batcher->mutex);
+  return taken;
+}
+
+/* Drops those that nobody waits for any more, after they had to wait. */
+static struct question *sift(struct question *questions) {
+  struct question *kept = NULL, **end = &kept;
+  const double now = seconds_now();
+  for (struct question *q = questions, *next; q; q = next) {
+    next = q->following;
+    q->following = NULL;
+    if (now > q->deadline || (q->abandoned && q->abandoned(q))) {
+      finish(q, ATTN_CANCELLED, now);
+    } else {
+      *end = q;
+      end = &q->following;
+    }
+  }
+  return kept;
+}
+
+static void answer(struct batcher *batcher, struct question *questions) {
+  const attn_pool pool = workers_pool(batcher->workers);
+  size_t count = 0, number = 0;
+  for (const struct question *q = questions; q; q = q->following, number++)
+    count += q->request.query_count;
+  if (number > 1 && compute_together(batcher, questions, count, number, &pool)) return;
+  for (struct question *q = questions, *next; q; q = next) {
+    next = q->following;
+    compute_alone(batcher, q, &pool);
+  }
+}
+
+/* The job of a question. The question may be answered, and gone, when the job
+ * comes to run, so it is only ever compared with those that are pending. */
+struct asked {
+  struct batcher *batcher;
+  const struct question *question;
+};
+
+static void run_asked(void *argument) {
+  const struct asked asked = *(struct asked *)argument;
+  free(argument);
+  struct question *questions = sift(take(asked.batcher, asked.question));
+  if (questions) answer(asked.batcher, questions);
+}
+
+/* ---- Asking ---- */
+
+/* False where it can't wait. */
+static bool enqueue(struct batcher *batcher, struct question *question) {
+  struct asked *asked = malloc(sizeof *asked);
+  if (!asked) return false;
+  *asked = (struct asked){batcher, question};
+  pthread_mutex_lock(&batcher->mutex);
+  *batcher->pending_end = question;
+  batcher->pending_end = &question->following;
+  pthread_mutex_unlock(&batcher->mutex);
+  if (workers_submit(batcher->workers, run_asked, asked, question->cost)) return true;
+  free(asked);
+  struct question *taken = take(batcher, question);
+  if (taken) answer(batcher, taken); /* the queue is full, but this one was let in */
+  return true;
+}
+
+void batcher_ask(struct batcher *batcher, struct question *question) {
+  question->following = NULL;
+  question->cost =
+      batcher_cost(question->snapshot, question->request.query_count, question->request.query_dim);
+  if (workers_queue_length(batcher->workers) == 0 || !enqueue(batcher, question))
+    answer(batcher, question);
+}
+
+/* As many workers as the pool has, so that the rows are cut alike and the answer
+ * is the same to the last bit, but all on the calling thread. */
+static void run_here(void *context, size_t count, void (*task)(void *argument, size_t index),
+                     void *argument) {
+  (void)context;
+  for (size_t i = 0; i < count; i++)
+    task(argument, i);
+}
+
+void batcher_answer_here(struct batcher *batcher, struct question *question) {
+  const attn_pool here = {.workers = workers_pool(batcher->workers).workers, .run = run_here};
+  compute_alone(batcher, question, &here);
+}
+
+struct batcher *batcher_create(struct workers *workers, bool (*hurry)(void *context),
+                               void *hurry_context) {
+  struct batcher *batcher = calloc(1, sizeof *batcher);
+  if (!batcher) return NULL;
+  batcher->workers = workers;
+  batcher->hurry = hurry;
+  batcher->hurry_context = hurry_context;
+  batcher->pending_end = &batcher->pending;
+  pthread_mutex_init(&batcher->mutex, NULL);
+  return batcher;
+}
+
+void batcher_free(struct batcher *batcher) {
+  if (!batcher) return;
+  pthread_mutex_destroy(&batcher->mutex);
+  free(batcher);
+}

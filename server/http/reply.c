@@ -1,0 +1,112 @@
+/* Replies: problem documents, headers, and the two ways out.
+ *
+ * Headers are decided in one place, reply_headers(), for both ways. Beyond
+ * what the handler asked for there are three: `X-Content-Type-Options:
+ * nosniff`, because a browser that is shown a reply must not take a stored
+ * string for markup; `Cache-Control`, because an answer is true of one version
+ * of a memory (with an ETag a cache may keep it but has to ask, without one it
+ * must not keep it); and `Connection: close` on the last reply. Date and
+ * Content-Length are libmicrohttpd's business. */
+#include "http/reply.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <time.h>
+
+#define MOST_HEADERS  8
+#define RETRY_SECONDS 1
+
+struct header {
+  const char *name, *value;
+};
+
+struct headers {
+  struct header list[MOST_HEADERS];
+  size_t count;
+  char retry_after[12];
+};
+
+void reply_init(struct http_reply *reply) {
+  *reply = (struct http_reply){.status = 200};
+  buffer_init(&reply->body, 0);
+}
+
+void reply_free(struct http_reply *reply) {
+  buffer_free(&reply->body);
+}
+
+void http_reply_problem(struct http_reply *reply, const struct problem *problem) {
+  reply_free(reply);
+  reply_init(reply);
+  reply->status = problem_info(problem->code)->status;
+  reply->content_type = "application/problem+json";
+  problem_write(&reply->body, problem);
+  if (reply->status == 503) reply->retry_after = RETRY_SECONDS;
+}
+
+static void add(struct headers *headers, const char *name, const char *value) {
+  if (value && *value) headers->list[headers->count++] = (struct header){name, value};
+}
+
+static void reply_headers(const struct http_reply *reply, bool close, struct headers *headers) {
+  headers->count = 0;
+  add(headers, "Content-Type", reply->content_type);
+  add(headers, "ETag", reply->etag);
+  add(headers, "Location", reply->location);
+  add(headers, "Allow", reply->allow);
+  if (reply->retry_after > 0) {
+    snprintf(headers->retry_after, sizeof headers->retry_after, "%u", reply->retry_after);
+    add(headers, "Retry-After", headers->retry_after);
+  }
+  add(headers, "Cache-Control", reply->etag[0] ? "no-cache" : "no-store");
+  if (reply->content_type) add(headers, "X-Content-Type-Options", "nosniff");
+  if (close) add(headers, "Connection", "close");
+}
+
+bool reply_queue(struct http_reply *reply, struct MHD_Connection *connection, bool close) {
+  struct headers headers;
+  reply_headers(reply, close, &headers);
+  /* buffer.h's memory is malloc's, so free() is the way to end it. */
+  struct MHD_Response *response = MHD_create_response_from_buffer_with_free_callback(
+      reply->body.length, reply->body.data, free);
+  if (!response) return false;
+  /* From here on the response owns the body. */
+  buffer_init(&reply->body, 0);
+  bool done = true;
+  for (size_t i = 0; i < headers.count && done; i++)
+    done =
+        MHD_add_response_header(response, headers.list[i].name, headers.list[i].value) == MHD_YES;
+  if (done) done = MHD_queue_response(connection, (unsigned)reply->status, response) == MHD_YES;
+  MHD_destroy_response(response);
+  return done;
+}
+
+static void append_date(struct buffer *out) {
+  static const char *const days[] = {"Sun", "Mon", "Tue", "Wed", "Thu", "Fri", "Sat"};
+  static const char *const months[] = {"Jan", "Feb", "Mar", "Apr", "May", "Jun",
+                                       "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"};
+  time_t now = time(NULL);
+  struct tm tm;
+  if (!gmtime_r(&now, &tm)) return;
+  /* Not strftime(): its names follow the locale. */
+  buffer_printf(out, "Date: %s, %02d %s %04d %02d:%02d:%02d GMT\r\n", days[tm.tm_wday], tm.tm_mday,
+                months[tm.tm_mon], tm.tm_year + 1900, tm.tm_hour, tm.tm_min, tm.tm_sec);
+}
+
+void reply_send_at_once(const struct http_reply *reply, int descriptor) {
+  struct headers headers;
+  reply_headers(reply, true, &headers);
+  struct buffer out;
+  buffer_init(&out, 0);
+  buffer_printf(&out, "HTTP/1.1 %d %s\r\n", reply->status,
+                MHD_get_reason_phrase_for((unsigned)reply->status));
+  append_date(&out);
+  for (size_t i = 0; i < headers.count; i++)
+    buffer_printf(&out, "%s: %s\r\n", headers.list[i].name, headers.list[i].value);
+  buffer_printf(&out, "Content-Length: %zu\r\n\r\n", reply->body.length);
+  buffer_append(&out, reply->body.data, reply->body.length);
+  if (out.status == BUFFER_OK) send(descriptor, out.data, out.length, MSG_DONTWAIT | MSG_NOSIGNAL);
+  buffer_free(&out);
+}

@@ -1,0 +1,120 @@
+/* Method and path against the route table.
+ *
+ * A pattern is literal text with at most one {name}, which stands for exactly
+ * one segment of at least one byte. The segment is taken as it came: nothing
+ * is percent-decoded, because no byte of a legal name needs it, and a decoder
+ * between the check of a path and its use is how "%2e%2e" and "%00" get in.
+ * For the same reason nothing is normalised: a doubled or a trailing slash
+ * makes another path.
+ *
+ * The first route whose pattern fits the path decides which pattern the path
+ * belongs to, and the routes with that very pattern decide which methods it
+ * has; so `405 Allow` can not disagree with the table. The scan is linear: a
+ * few dozen routes cost less than the hash of the path would. */
+#include "http/router.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#define PLACEHOLDER        "{name}"
+#define PLACEHOLDER_LENGTH (sizeof PLACEHOLDER - 1)
+#define NAME_BYTES                                                                                 \
+  "ABCDEFGHIJKLMNOPQRSTUVWXYZ"                                                                     \
+  "abcdefghijklmnopqrstuvwxyz"                                                                     \
+  "0123456789._-"
+
+static const char *const method_names[HTTP_METHOD_COUNT] = {
+    [HTTP_GET] = "GET", [HTTP_PUT] = "PUT", [HTTP_POST] = "POST", [HTTP_DELETE] = "DELETE"};
+
+const char *router_method_name(enum http_method method) {
+  return method_names[method];
+}
+
+/* What stood for {name}; start is NULL where the pattern has none. */
+struct segment {
+  const char *start;
+  size_t length;
+};
+
+static bool pattern_fits(const char *pattern, const char *path, struct segment *name) {
+  *name = (struct segment){NULL, 0};
+  const char *hole = strstr(pattern, PLACEHOLDER);
+  if (!hole) return strcmp(pattern, path) == 0;
+  size_t before = (size_t)(hole - pattern);
+  if (strncmp(pattern, path, before) != 0) return false;
+  size_t length = strcspn(path + before, "/");
+  if (length == 0) return false;
+  *name = (struct segment){path + before, length};
+  return strcmp(hole + PLACEHOLDER_LENGTH, path + before + length) == 0;
+}
+
+static bool name_check(const struct segment *name, struct problem *problem) {
+  size_t good = strspn(name->start, NAME_BYTES);
+  if (good < name->length) {
+    unsigned char bad = (unsigned char)name->start[good];
+    return problem_set(problem, PROBLEM_INVALID_NAME, "",
+                       "the name of a memory consists of A-Z a-z 0-9 . _ -, but its byte %zu is "
+                       "0x%02x%s",
+                       good + 1, bad, bad == '%' ? " ('%': names are not percent-decoded)" : "");
+  }
+  if (name->length > HTTP_NAME_MAX)
+    return problem_set(problem, PROBLEM_INVALID_NAME, "",
+                       "the name of a memory has at most %d bytes, but this one has %zu",
+                       HTTP_NAME_MAX, name->length);
+  if (name->start[0] == '.')
+    return problem_set(problem, PROBLEM_INVALID_NAME, "",
+                       "the name of a memory does not start with '.'");
+  return true;
+}
+
+static bool method_fits(const struct http_route *route, const char *method) {
+  const char *wanted = strcmp(method, "HEAD") == 0 ? "GET" : method;
+  return strcmp(method_names[route->method], wanted) == 0;
+}
+
+static void list_methods(const struct http_route *routes, size_t count, const char *pattern,
+                         char *allow, size_t size) {
+  size_t used = 0;
+  allow[0] = '\0';
+  for (size_t i = 0; i < count; i++) {
+    if (strcmp(routes[i].pattern, pattern) != 0) continue;
+    int printed =
+        snprintf(allow + used, size - used, "%s%s%s", used ? ", " : "",
+                 method_names[routes[i].method], routes[i].method == HTTP_GET ? ", HEAD" : "");
+    if (printed < 0 || (size_t)printed >= size - used) return;
+    used += (size_t)printed;
+  }
+}
+
+/* The route of that pattern and method; `count` where the path lacks it. */
+static size_t find_method(const struct http_route *routes, size_t count, const char *pattern,
+                          const char *method) {
+  size_t i = 0;
+  while (i < count && !(strcmp(routes[i].pattern, pattern) == 0 && method_fits(&routes[i], method)))
+    i++;
+  return i;
+}
+
+bool router_find(const struct http_route *routes, size_t count, const char *method,
+                 const char *path, struct route_match *match, struct problem *problem) {
+  *match = (struct route_match){.index = count};
+  struct segment name = {NULL, 0};
+  size_t first = 0;
+  while (first < count && !pattern_fits(routes[first].pattern, path, &name))
+    first++;
+  if (first == count)
+    return problem_set(problem, PROBLEM_NOT_FOUND, "", "there is nothing at %.400s", path);
+
+  const char *pattern = routes[first].pattern;
+  match->index = find_method(routes, count, pattern, method);
+  if (match->index == count) {
+    list_methods(routes, count, pattern, match->allow, sizeof match->allow);
+    return problem_set(problem, PROBLEM_METHOD_NOT_ALLOWED, "",
+                       "%.300s takes %s, but the method is %.40s", path, match->allow, method);
+  }
+  if (name.start) {
+    if (!name_check(&name, problem)) return false;
+    memcpy(match->name, name.start, name.length);
+  }
+  return true;
+}

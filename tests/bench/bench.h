@@ -1,0 +1,87 @@
+/* What the parts of `make bench` share: timing, and a report that is printed
+ * as a table and written as JSON. */
+#ifndef BENCH_BENCH_H
+#define BENCH_BENCH_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdio.h>
+
+#include "attention.h"
+
+/* One figure: its name, what was measured on, the value, its unit, and what it
+ * should be ("" where nothing was promised). */
+struct figure {
+  char name[64], inputs[96], unit[24], goal[16];
+  double value;
+};
+
+struct report {
+  struct figure *figures;
+  size_t count, capacity;
+};
+
+void report_add(struct report *report, const char *name, const char *inputs, double value,
+                const char *unit);
+/* Adds a figure and prints it. */
+void report_line(struct report *report, const char *name, const char *inputs, double value,
+                 const char *unit);
+/* The same for a ratio with a goal: ">= 0.6". */
+void report_ratio(struct report *report, const char *name, const char *inputs, double value,
+                  const char *goal);
+double report_get(const struct report *report, const char *name); /* the last one; 0 if none */
+int report_write(const struct report *report, const char *path);  /* 0 when written */
+void report_free(struct report *report);
+
+/* Seconds of one call of run(context), the median of at least five calls and
+ * of as many as fit `least_seconds`. */
+double time_median(void (*run)(void *context), void *context, double least_seconds);
+double now_seconds(void);
+double median_of(double *values, size_t count); /* sorts them; count >= 1 */
+
+/* Two ways to do the same, timed in turn, so that what else the machine does
+ * meets both alike. Medians of the rounds, also of the rounds' ratios. */
+struct rivals {
+  void (*ours)(void *context), (*theirs)(void *context);
+  void *context;
+};
+struct duel {
+  double ours, theirs; /* seconds of one call */
+  double ratio;        /* theirs / ours */
+};
+struct duel time_duel(const struct rivals *rivals, double seconds);
+
+/* count floats, about normal, the same ones for the same seed. */
+void fill_normal(float *data, size_t count, unsigned long long seed);
+float *new_normal(size_t count, unsigned long long seed);
+
+/* Prints and ends the program where a status is not ATTN_OK. */
+void must(attn_status status, const char *what);
+void *must_alloc(size_t bytes);
+
+/* What every part is given. */
+struct bench {
+  struct report *report;
+  const attn_pool *pool;
+  bool quick;                       /* only to see that it runs: few cases, short, of no meaning */
+  const char *daemon, *bare_server; /* the programs that the part http starts */
+};
+
+/* For how long to measure what deserves `seconds`. */
+double bench_seconds(const struct bench *bench, double seconds);
+
+/* rows random pairs of dim components each. */
+attn_snapshot *new_memory(size_t rows, size_t dim);
+
+/* Seconds that the library takes for a batch, scaled_dot and softmax, no weights:
+ * the median of what fits into `seconds`. */
+double time_plain(const struct bench *bench, const attn_snapshot *memory, size_t batch,
+                  double seconds);
+
+/* The parts, in the order of the table. library needs the ceilings' figures. */
+void bench_ceilings(const struct bench *bench);
+void bench_library(const struct bench *bench);
+void bench_number(const struct bench *bench);
+void bench_http(const struct bench *bench);
+
+#endif

@@ -1,0 +1,214 @@
+/* The daemon over HTTP, against what it can be held to: a bare server on the
+ * same library, the library's own time, itself with one client.
+ *
+ * The daemon and the bare server are processes of their own; the load client
+ * runs in this one, on the cores that they need too. So the figures are those
+ * of a machine that is client and server at once; the ratios compare two sides
+ * that both pay for the client. What is compared is measured in turn, several
+ * rounds of it, and the medians of the rounds count. */
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "batch.h"
+#include "bench.h"
+#include "load.h"
+#include "process.h"
+#include "upload.h"
+
+enum {
+  ROUNDS = 7,
+  MANY_CLIENTS = 32,
+  BATCH = 64,
+  HEAVY_BATCH = 256,
+  BATCH_ROWS = 10000,
+  BATCH_DIM = 768
+};
+
+struct site {
+  const struct bench *bench;
+  struct server daemon;
+};
+
+/* ROUNDS figures of both sides, and their ratio round by round. */
+struct rounds {
+  double ours[ROUNDS], theirs[ROUNDS], ratio[ROUNDS];
+};
+
+static void set_round(struct rounds *rounds, size_t round, double ours, double theirs) {
+  rounds->ours[round] = ours;
+  rounds->theirs[round] = theirs;
+  rounds->ratio[round] = ours / theirs;
+}
+
+/* Loads a server for about `seconds`, after a warm-up of a fifth of it. */
+static struct load_result load(const struct bench *bench, uint16_t port,
+                               const struct buffer *request, unsigned connections, double seconds) {
+  struct load_result result;
+  const struct load_plan plan = {.port = port,
+                                 .request = request->data,
+                                 .request_length = request->length,
+                                 .connections = connections,
+                                 .warm_up = bench_seconds(bench, seconds) / 5,
+                                 .seconds = bench_seconds(bench, seconds)};
+  if (load_run(&plan, &result)) return result;
+  fprintf(stderr, "bench: http: %s\n", result.fault);
+  exit(EXIT_FAILURE);
+}
+
+/* ---- Small requests against a server that does nothing ---- */
+
+static struct server start_bare(const struct bench *bench, size_t reply_bytes) {
+  char bytes[24];
+  snprintf(bytes, sizeof bytes, "%zu", reply_bytes);
+  const char *const arguments[] = {"--reply-bytes", bytes, "--threads", "2", NULL};
+  return server_start(bench->bare_server, arguments);
+}
+
+static void measure_small(const struct site *site) {
+  static const char inputs[] = "B = 1, 1,000 x 64, 32 connections";
+  const struct bench *bench = site->bench;
+  struct report *report = bench->report;
+  struct buffer request = batch_request("small", 1, 64);
+  struct load_result ours = load(bench, site->daemon.port, &request, 1, 0.5);
+  struct server bare = start_bare(bench, ours.body_length);
+  double p50[ROUNDS], p99[ROUNDS];
+  struct rounds rounds;
+  for (size_t round = 0; round < ROUNDS; round++) {
+    ours = load(bench, site->daemon.port, &request, MANY_CLIENTS, 1.5);
+    const struct load_result theirs = load(bench, bare.port, &request, MANY_CLIENTS, 1.5);
+    set_round(&rounds, round, ours.rate, theirs.rate);
+    p50[round] = ours.p50 * 1e3;
+    p99[round] = ours.p99 * 1e3;
+  }
+  server_stop(&bare);
+  buffer_free(&request);
+  report_line(report, "http_small_rate", inputs, median_of(rounds.ours, ROUNDS), "requests/s");
+  report_line(report, "http_small_p50", inputs, median_of(p50, ROUNDS), "ms");
+  report_line(report, "http_small_p99", inputs, median_of(p99, ROUNDS), "ms");
+  report_line(report, "http_bare_rate", "a bare server, the same lengths",
+              median_of(rounds.theirs, ROUNDS), "requests/s");
+  report_ratio(report, "http_small_ratio", inputs, median_of(rounds.ratio, ROUNDS), ">= 0.6");
+}
+
+/* ---- A large batch against the library alone ---- */
+
+static void measure_batch(const struct site *site) {
+  static const char inputs[] = "64 queries, 10,000 x 768, one connection";
+  const struct bench *bench = site->bench;
+  struct report *report = bench->report;
+  struct buffer request = batch_request("batch", BATCH, BATCH_DIM);
+  attn_snapshot *memory = new_memory(BATCH_ROWS, BATCH_DIM);
+  struct rounds rounds;
+  for (size_t round = 0; round < ROUNDS; round++) {
+    const double whole = load(bench, site->daemon.port, &request, 1, 1.0).p50;
+    set_round(&rounds, round, whole, time_plain(bench, memory, BATCH, 1.0));
+  }
+  attn_snapshot_free(memory);
+  buffer_free(&request);
+  report_line(report, "http_batch_ms", inputs, median_of(rounds.ours, ROUNDS) * 1e3, "ms");
+  report_line(report, "http_batch_library_ms", "the library alone",
+              median_of(rounds.theirs, ROUNDS) * 1e3, "ms");
+  report_ratio(report, "http_batch_ratio", inputs, median_of(rounds.ratio, ROUNDS), "<= 1.35");
+}
+
+/* ---- Many clients against one ---- */
+
+static void measure_many(const struct site *site) {
+  static const char inputs[] = "one query each, 100,000 x 128";
+  const struct bench *bench = site->bench;
+  struct report *report = bench->report;
+  struct buffer request = batch_request("many", 1, 128);
+  struct rounds rounds;
+  for (size_t round = 0; round < ROUNDS; round++) {
+    const double many = load(bench, site->daemon.port, &request, MANY_CLIENTS, 1.5).rate;
+    set_round(&rounds, round, many, load(bench, site->daemon.port, &request, 1, 1.5).rate);
+  }
+  buffer_free(&request);
+  report_line(report, "http_one_client_rate", inputs, median_of(rounds.theirs, ROUNDS),
+              "requests/s");
+  report_line(report, "http_32_clients_rate", inputs, median_of(rounds.ours, ROUNDS), "requests/s");
+  report_ratio(report, "http_32_clients_ratio", inputs, median_of(rounds.ratio, ROUNDS), ">= 6");
+}
+
+/* ---- A small memory's requests beside a heavy neighbour's ---- */
+
+struct neighbour {
+  struct load_plan plan;
+  struct load_result result;
+  atomic_bool stop;
+  bool done;
+};
+
+static void *be_heavy(void *context) {
+  struct neighbour *neighbour = context;
+  neighbour->done = load_run(&neighbour->plan, &neighbour->result);
+  return NULL;
+}
+
+static struct load_result load_beside(const struct site *site, const struct buffer *small,
+                                      const struct buffer *heavy, double *batches) {
+  struct neighbour neighbour = {.plan = {.port = site->daemon.port,
+                                         .request = heavy->data,
+                                         .request_length = heavy->length,
+                                         .connections = 1,
+                                         .seconds = 600,
+                                         .stop = &neighbour.stop}};
+  pthread_t thread;
+  if (pthread_create(&thread, NULL, be_heavy, &neighbour) != 0) must(ATTN_NO_MEMORY, "a thread");
+  const struct load_result result = load(site->bench, site->daemon.port, small, 1, 5.0);
+  atomic_store(&neighbour.stop, true);
+  pthread_join(thread, NULL);
+  if (!neighbour.done) fprintf(stderr, "bench: the neighbour: %s\n", neighbour.result.fault);
+  *batches = neighbour.result.rate;
+  return result;
+}
+
+static void measure_fairness(const struct site *site) {
+  static const char inputs[] = "B = 1, 1,000 x 64, one connection";
+  static const char beside[] = "beside batches of 256 on 500,000 x 64";
+  const struct bench *bench = site->bench;
+  struct report *report = bench->report;
+  struct buffer small = batch_request("small", 1, 64);
+  struct buffer heavy = batch_request("heavy", HEAVY_BATCH, 64);
+  double batches[ROUNDS], p50[ROUNDS];
+  struct rounds rounds;
+  for (size_t round = 0; round < ROUNDS; round++) {
+    const double alone = load(bench, site->daemon.port, &small, 1, 1.0).p99;
+    const struct load_result disturbed = load_beside(site, &small, &heavy, &batches[round]);
+    set_round(&rounds, round, disturbed.p99, alone);
+    p50[round] = disturbed.p50 * 1e3;
+  }
+  buffer_free(&small);
+  buffer_free(&heavy);
+  report_line(report, "http_alone_p99", inputs, median_of(rounds.theirs, ROUNDS) * 1e3, "ms");
+  report_line(report, "http_beside_p50", beside, median_of(p50, ROUNDS), "ms");
+  report_line(report, "http_beside_p99", beside, median_of(rounds.ours, ROUNDS) * 1e3, "ms");
+  report_line(report, "http_beside_batches", beside, median_of(batches, ROUNDS), "batches/s");
+  report_ratio(report, "http_beside_ratio", beside, median_of(rounds.ratio, ROUNDS), "<= 20");
+}
+
+/* ---- The part ---- */
+
+static struct server start_daemon(const struct bench *bench) {
+  char threads[24];
+  snprintf(threads, sizeof threads, "%u", bench->pool->workers);
+  const char *const arguments[] = {"--listen-port",    "0",          "--data-dir",  "",
+                                   "--threads",        threads,      "--log-level", "warning",
+                                   "--max-body-bytes", "4294967296", NULL};
+  return server_start(bench->daemon, arguments);
+}
+
+void bench_http(const struct bench *bench) {
+  printf("client and servers share the cores\n");
+  struct site site = {.bench = bench, .daemon = start_daemon(bench)};
+  upload_memory(site.daemon.port, "small", 1000, 64);
+  measure_small(&site);
+  upload_memory(site.daemon.port, "batch", BATCH_ROWS, BATCH_DIM);
+  measure_batch(&site);
+  upload_memory(site.daemon.port, "many", 100000, 128);
+  measure_many(&site);
+  upload_memory(site.daemon.port, "heavy", 500000, 64);
+  measure_fairness(&site);
+  server_stop(&site.daemon);
+}

@@ -1,0 +1,168 @@
+/* The library against the roofline: time, floor and floor/time per case.
+ *
+ * floor = max(bytes of the memory, read once / bandwidth,
+ *             flops / sgemm rate + exponentials / exp rate) */
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "bench.h"
+
+struct case_shape {
+  size_t rows, dim;
+};
+
+static const struct case_shape shapes[] = {{1000, 64},    {10000, 64},   {10000, 768},
+                                           {100000, 128}, {100000, 768}, {500000, 64}};
+static const size_t batches[] = {1, 2, 4, 8, 16, 32, 64, 256};
+enum { MOST_BATCH = 256 };
+
+struct run {
+  const attn_snapshot *memory;
+  attn_request request;
+  const attn_pool *pool;
+};
+
+static void attend(void *context) {
+  const struct run *run = context;
+  must(attn_attend(run->memory, &run->request, run->pool), "attend");
+}
+
+attn_snapshot *new_memory(size_t rows, size_t dim) {
+  attn_snapshot *empty, *memory;
+  float *keys = new_normal(rows * dim, 11);
+  float *values = new_normal(rows * dim, 12);
+  must(attn_snapshot_create(&empty, dim, dim), "create");
+  must(attn_snapshot_append(&memory, empty, keys, values, rows), "append");
+  attn_snapshot_free(empty);
+  free(keys);
+  free(values);
+  return memory;
+}
+
+static double floor_of(const struct report *report, struct case_shape shape, size_t batch) {
+  const double pairs = (double)batch * (double)shape.rows;
+  const double bytes = 2.0 * (double)shape.rows * (double)shape.dim * sizeof(float);
+  const double flops = 4.0 * pairs * (double)shape.dim;
+  return fmax(bytes / 1e9 / report_get(report, "ceiling_read"),
+              flops / 1e9 / report_get(report, "ceiling_sgemm") +
+                  pairs / 1e9 / report_get(report, "ceiling_exp"));
+}
+
+static void add_case(struct report *report, const char *name, struct case_shape shape, size_t batch,
+                     double seconds) {
+  char inputs[96], key[64];
+  snprintf(inputs, sizeof inputs, "%zu x %zu, B = %zu", shape.rows, shape.dim, batch);
+  const double least = floor_of(report, shape, batch);
+  snprintf(key, sizeof key, "%s_ms", name);
+  report_add(report, key, inputs, seconds * 1e3, "ms");
+  snprintf(key, sizeof key, "%s_floor_ratio", name);
+  report_add(report, key, inputs, least / seconds, "floor/time");
+  printf("%-28s %8zu x %-4zu %5zu %10.3f %10.3f %7.2f\n", name, shape.rows, shape.dim, batch,
+         seconds * 1e3, least * 1e3, least / seconds);
+  fflush(stdout);
+}
+
+struct variant {
+  const char *name, *score, *norm;
+  attn_argument score_arg, norm_arg;
+  attn_weights_mode mode;
+  size_t top;
+};
+
+static double time_variant(const struct bench *bench, const attn_snapshot *memory, size_t batch,
+                           const struct variant *variant, double seconds) {
+  const size_t rows = attn_snapshot_rows(memory), dim = attn_snapshot_key_dim(memory);
+  attn_score *score;
+  attn_normalization *norm;
+  must(attn_score_create(&score, variant->score, &variant->score_arg,
+                         variant->score_arg.name != NULL, NULL),
+       variant->score);
+  must(attn_normalization_create(&norm, variant->norm, &variant->norm_arg,
+                                 variant->norm_arg.name != NULL, NULL),
+       variant->norm);
+  const bool full = variant->mode == ATTN_WEIGHTS_FULL, top = variant->mode == ATTN_WEIGHTS_TOP;
+  float *queries = new_normal(batch * dim, 13);
+  struct run run = {
+      .memory = memory,
+      .pool = bench->pool,
+      .request = {.queries = queries,
+                  .query_count = batch,
+                  .query_dim = dim,
+                  .score = score,
+                  .normalization = norm,
+                  .weights_mode = variant->mode,
+                  .top = variant->top,
+                  .outputs = must_alloc(batch * dim * sizeof(float)),
+                  .weights = full ? must_alloc(batch * rows * sizeof(float)) : NULL,
+                  .largest = top ? must_alloc(batch * variant->top * sizeof(attn_weight)) : NULL,
+                  .largest_count = top ? must_alloc(batch * sizeof(size_t)) : NULL}};
+  const double median = time_median(attend, &run, bench_seconds(bench, seconds));
+  free(queries);
+  free(run.request.outputs);
+  free(run.request.weights);
+  free(run.request.largest);
+  free(run.request.largest_count);
+  attn_score_free(score);
+  attn_normalization_free(norm);
+  return median;
+}
+
+static const struct variant plain = {.name = "softmax", .score = "scaled_dot", .norm = "softmax"};
+
+double time_plain(const struct bench *bench, const attn_snapshot *memory, size_t batch,
+                  double seconds) {
+  return time_variant(bench, memory, batch, &plain, seconds);
+}
+
+static void measure_case(const struct bench *bench, const attn_snapshot *memory,
+                         struct case_shape shape, size_t batch, const struct variant *variant) {
+  add_case(bench->report, variant->name, shape, batch,
+           time_variant(bench, memory, batch, variant, 0.5));
+}
+
+void bench_library(const struct bench *bench) {
+  struct report *report = bench->report;
+  static const struct variant others[] = {
+      {.name = "softmax_full", .score = "scaled_dot", .norm = "softmax", .mode = ATTN_WEIGHTS_FULL},
+      {.name = "softmax_top10",
+       .score = "scaled_dot",
+       .norm = "softmax",
+       .mode = ATTN_WEIGHTS_TOP,
+       .top = 10},
+      {.name = "gaussian",
+       .score = "gaussian",
+       .norm = "sum",
+       .score_arg = {.name = "sigma", .number = 4}},
+      {.name = "cosine", .score = "cosine", .norm = "softmax"},
+      {.name = "sparsemax", .score = "scaled_dot", .norm = "sparsemax"},
+      {.name = "softmax_top_k32",
+       .score = "scaled_dot",
+       .norm = "softmax",
+       .norm_arg = {.name = "top_k", .number = 32}},
+  };
+  printf("\n%-28s %15s %5s %10s %10s %7s\n", "case", "m x d", "B", "ms", "floor ms", "ratio");
+  double logs = 0, worst = INFINITY;
+  size_t cases = 0;
+  const size_t shape_count = bench->quick ? 2 : sizeof shapes / sizeof *shapes;
+  for (size_t s = 0; s < shape_count; s++) {
+    attn_snapshot *memory = new_memory(shapes[s].rows, shapes[s].dim);
+    for (size_t b = 0; b < sizeof batches / sizeof *batches; b++) {
+      measure_case(bench, memory, shapes[s], batches[b], &plain);
+      const double ratio = report_get(report, "softmax_floor_ratio");
+      logs += log(ratio);
+      worst = fmin(worst, ratio);
+      cases++;
+    }
+    if (shapes[s].rows == 100000 && shapes[s].dim == 128)
+      for (size_t v = 0; v < sizeof others / sizeof *others; v++)
+        for (size_t batch = 1; batch <= 64; batch = batch == 1 ? 16 : batch * 4)
+          measure_case(bench, memory, shapes[s], batch, &others[v]);
+    attn_snapshot_free(memory);
+  }
+  report_add(report, "softmax_floor_ratio_geomean", "all m x d and B", exp(logs / (double)cases),
+             "floor/time");
+  report_add(report, "softmax_floor_ratio_worst", "all m x d and B", worst, "floor/time");
+  printf("%-28s geometric mean %.3f, worst %.3f\n", "softmax floor/time", exp(logs / (double)cases),
+         worst);
+}

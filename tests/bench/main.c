@@ -1,0 +1,125 @@
+/* `make bench`: the figures of the README, as a table and as JSON.
+ *
+ *     bench REPORT.json [--threads N] [--part NAME,NAME...] [--quick]
+ *           [--daemon PROGRAM] [--bare-server PROGRAM]
+ *
+ * Everything that is compared is measured in one run, in turn. --quick is for
+ * seeing that the bench works: its figures mean nothing. */
+#include <getopt.h>
+#include <sched.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "bench.h"
+#include "codec/codec.h"
+#include "engine/workers.h"
+
+static const struct part {
+  const char *name;
+  void (*run)(const struct bench *bench);
+} parts[] = {{"ceilings", bench_ceilings},
+             {"library", bench_library},
+             {"number", bench_number},
+             {"http", bench_http}};
+enum { CEILINGS, LIBRARY, NUMBER, HTTP, PART_COUNT };
+
+struct settings {
+  const char *report_path;
+  unsigned threads;
+  bool wanted[PART_COUNT];
+  struct bench bench;
+};
+
+/* workers_pool() serves jobs of the pool; a bench is one job, of a length that
+ * nothing else competes with. */
+#define JOB_SECONDS 1.0
+
+static void run_parts(void *context) {
+  const struct settings *settings = context;
+  for (size_t i = 0; i < PART_COUNT; i++) {
+    if (!settings->wanted[i]) continue;
+    printf("\n-- %s\n", parts[i].name);
+    parts[i].run(&settings->bench);
+  }
+}
+
+static bool run_all(struct settings *settings) {
+  char inputs[96];
+  struct report report = {0};
+  struct workers *workers = workers_create(settings->threads, 1);
+  if (!workers) return false;
+  const attn_pool pool = workers_pool(workers);
+  settings->bench.report = &report;
+  settings->bench.pool = &pool;
+  snprintf(inputs, sizeof inputs, "kernels %s%s", attn_kernels_name(),
+           settings->bench.quick ? ", a quick run of no meaning" : "");
+  report_line(&report, "threads", inputs, settings->threads, "workers");
+  workers_submit(workers, run_parts, settings, JOB_SECONDS);
+  workers_free(workers);
+  const bool written = report_write(&report, settings->report_path) == 0;
+  if (!written) fprintf(stderr, "bench: can't write %s\n", settings->report_path);
+  report_free(&report);
+  return written;
+}
+
+/* ---- The command line ---- */
+
+static bool want_part(struct settings *settings, const char *name) {
+  for (size_t i = 0; i < PART_COUNT; i++)
+    if (strcmp(parts[i].name, name) == 0) return settings->wanted[i] = true;
+  fprintf(stderr, "bench: there is no part \"%s\"\n", name);
+  return false;
+}
+
+static bool want_parts(struct settings *settings, char *names) {
+  memset(settings->wanted, 0, sizeof settings->wanted);
+  char *rest = NULL;
+  for (char *name = strtok_r(names, ",", &rest); name; name = strtok_r(NULL, ",", &rest))
+    if (!want_part(settings, name)) return false;
+  if (settings->wanted[LIBRARY]) settings->wanted[CEILINGS] = true; /* its floors' terms */
+  return true;
+}
+
+static bool read_settings(struct settings *settings, int argc, char **argv) {
+  static const struct option options[] = {{"threads", required_argument, NULL, 't'},
+                                          {"part", required_argument, NULL, 'p'},
+                                          {"quick", no_argument, NULL, 'q'},
+                                          {"daemon", required_argument, NULL, 'd'},
+                                          {"bare-server", required_argument, NULL, 'b'},
+                                          {NULL, 0, NULL, 0}};
+  int option;
+  while ((option = getopt_long(argc, argv, "", options, NULL)) != -1) {
+    if (option == 't')
+      settings->threads = (unsigned)strtoul(optarg, NULL, 10);
+    else if (option == 'q')
+      settings->bench.quick = true;
+    else if (option == 'd')
+      settings->bench.daemon = optarg;
+    else if (option == 'b')
+      settings->bench.bare_server = optarg;
+    else if (option != 'p' || !want_parts(settings, optarg))
+      return false;
+  }
+  if (optind + 1 != argc || settings->threads < 1 || settings->threads > 1024) return false;
+  settings->report_path = argv[optind];
+  const bool programs = settings->bench.daemon && settings->bench.bare_server;
+  if (settings->wanted[HTTP] && !programs)
+    fprintf(stderr, "bench: the part http needs --daemon and --bare-server\n");
+  return programs || !settings->wanted[HTTP];
+}
+
+int main(int argc, char **argv) {
+  cpu_set_t set;
+  const int cores = sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : 1;
+  struct settings settings = {.threads = (unsigned)cores, .wanted = {true, true, true, true}};
+  if (!read_settings(&settings, argc, argv)) {
+    fprintf(stderr,
+            "usage: %s REPORT.json [--threads N] [--part ceilings,library,number,http]\n"
+            "       [--quick] [--daemon PROGRAM] [--bare-server PROGRAM]\n",
+            argv[0]);
+    return 2;
+  }
+  attn_init();
+  codec_init();
+  return run_all(&settings) ? EXIT_SUCCESS : EXIT_FAILURE;
+}

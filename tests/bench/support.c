@@ -1,0 +1,150 @@
+/* Timing, random data and the report.
+ *
+ * Medians of many short calls, because the machine may be shared: one call that
+ * was interrupted must not count, and the luckiest one must not either. */
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "bench.h"
+
+void *must_alloc(size_t bytes) {
+  void *memory = aligned_alloc(64, (bytes + 63) / 64 * 64);
+  if (!memory) {
+    fprintf(stderr, "bench: not enough memory\n");
+    exit(EXIT_FAILURE);
+  }
+  return memory;
+}
+
+void must(attn_status status, const char *what) {
+  if (status == ATTN_OK) return;
+  fprintf(stderr, "bench: %s: %s\n", what, attn_status_text(status));
+  exit(EXIT_FAILURE);
+}
+
+double now_seconds(void) {
+  struct timespec now;
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
+}
+
+static int by_size(const void *a, const void *b) {
+  const double left = *(const double *)a, right = *(const double *)b;
+  return (left > right) - (left < right);
+}
+
+double median_of(double *values, size_t count) {
+  qsort(values, count, sizeof *values, by_size);
+  return values[count / 2];
+}
+
+double time_median(void (*run)(void *context), void *context, double least_seconds) {
+  enum { LEAST_CALLS = 5, MOST_CALLS = 2001 };
+  double times[MOST_CALLS];
+  run(context);
+  const double start = now_seconds();
+  size_t calls = 0;
+  while (calls < LEAST_CALLS || (calls < MOST_CALLS && now_seconds() - start < least_seconds)) {
+    const double before = now_seconds();
+    run(context);
+    times[calls++] = now_seconds() - before;
+  }
+  return median_of(times, calls);
+}
+
+struct duel time_duel(const struct rivals *rivals, double seconds) {
+  enum { ROUNDS = 7 };
+  double ours[ROUNDS], theirs[ROUNDS], ratio[ROUNDS];
+  for (size_t round = 0; round < ROUNDS; round++) {
+    ours[round] = time_median(rivals->ours, rivals->context, seconds / (2 * ROUNDS));
+    theirs[round] = time_median(rivals->theirs, rivals->context, seconds / (2 * ROUNDS));
+    ratio[round] = theirs[round] / ours[round];
+  }
+  return (struct duel){median_of(ours, ROUNDS), median_of(theirs, ROUNDS),
+                       median_of(ratio, ROUNDS)};
+}
+
+double bench_seconds(const struct bench *bench, double seconds) {
+  return bench->quick ? seconds / 10 : seconds;
+}
+
+void fill_normal(float *data, size_t count, unsigned long long seed) {
+  for (size_t i = 0; i < count; i++) {
+    float sum = 0;
+    for (int k = 0; k < 4; k++) { /* the sum of four uniform numbers, of variance 1 */
+      seed = seed * 6364136223846793005ull + 1442695040888963407ull;
+      sum += (float)(seed >> 40) * 0x1p-24f - 0.5f;
+    }
+    data[i] = sum * 1.7320508f;
+  }
+}
+
+float *new_normal(size_t count, unsigned long long seed) {
+  float *data = must_alloc(count * sizeof *data);
+  fill_normal(data, count, seed);
+  return data;
+}
+
+/* ---- The report ---- */
+
+void report_add(struct report *report, const char *name, const char *inputs, double value,
+                const char *unit) {
+  if (report->count == report->capacity) {
+    report->capacity = report->capacity > 0 ? 2 * report->capacity : 64;
+    report->figures = realloc(report->figures, report->capacity * sizeof *report->figures);
+    if (!report->figures) {
+      fprintf(stderr, "bench: not enough memory\n");
+      exit(EXIT_FAILURE);
+    }
+  }
+  struct figure *figure = &report->figures[report->count++];
+  snprintf(figure->name, sizeof figure->name, "%s", name);
+  snprintf(figure->inputs, sizeof figure->inputs, "%s", inputs);
+  snprintf(figure->unit, sizeof figure->unit, "%s", unit);
+  figure->goal[0] = '\0';
+  figure->value = value;
+}
+
+void report_line(struct report *report, const char *name, const char *inputs, double value,
+                 const char *unit) {
+  report_add(report, name, inputs, value, unit);
+  printf("%-28s %10.4g %-10s %s\n", name, value, unit, inputs);
+  fflush(stdout);
+}
+
+void report_ratio(struct report *report, const char *name, const char *inputs, double value,
+                  const char *goal) {
+  report_add(report, name, inputs, value, "ratio");
+  struct figure *figure = &report->figures[report->count - 1];
+  snprintf(figure->goal, sizeof figure->goal, "%s", goal);
+  printf("%-28s %10.4g %-10s %s; goal %s\n", name, value, "ratio", inputs, goal);
+  fflush(stdout);
+}
+
+double report_get(const struct report *report, const char *name) {
+  for (size_t i = report->count; i-- > 0;)
+    if (strcmp(report->figures[i].name, name) == 0) return report->figures[i].value;
+  return 0;
+}
+
+int report_write(const struct report *report, const char *path) {
+  FILE *file = fopen(path, "w");
+  if (!file) return -1;
+  fprintf(file, "[\n");
+  for (size_t i = 0; i < report->count; i++) {
+    const struct figure *figure = &report->figures[i];
+    fprintf(file, "  {\"name\": \"%s\", \"inputs\": \"%s\", \"value\": %.6g, \"unit\": \"%s\"",
+            figure->name, figure->inputs, figure->value, figure->unit);
+    if (figure->goal[0]) fprintf(file, ", \"goal\": \"%s\"", figure->goal);
+    fprintf(file, "}%s\n", i + 1 < report->count ? "," : "");
+  }
+  fprintf(file, "]\n");
+  return fclose(file);
+}
+
+void report_free(struct report *report) {
+  free(report->figures);
+  *report = (struct report){0};
+}

@@ -1,0 +1,139 @@
+"""Requests that wait for the same memory are computed together. Nobody can
+tell from the answers: each is, byte for byte, what it is alone, and one
+request's fault or impatience is not its neighbours'."""
+
+import json
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+
+import harness
+
+ROWS = 12_000
+BATCHED = "attentiond_batched_requests_total"
+
+
+@pytest.fixture(scope="module")
+def single(tmp_path_factory):
+    """One worker, so that there is a queue, and what keeps it busy."""
+    daemon = harness.Daemon(tmp_path_factory.mktemp("single"), ["--threads", 1])
+    generator = np.random.default_rng(61)
+    rows = (generator.integers(-256, 256, (ROWS, 8)) / 128).tolist()
+    assert daemon.put("/v1/memories/m", {"keys": rows, "values": rows, "score": "dot"}).status == 201
+    hidden = [[0.5] * 8] * 64
+    daemon.blocker = json.dumps({
+        "queries": rows[:250], "weights": "none", "normalization": "softmax",
+        "score": {"type": "additive", "w_q": hidden, "w_k": hidden, "v": [0.1] * 64}})
+    yield daemon
+    daemon.assert_healthy_end()
+
+
+def ask(daemon, body):
+    return daemon.request("POST", "/v1/memories/m/attend", body, timeout=60)
+
+
+def together(daemon, bodies):
+    """All of them while the worker is busy with something else; the replies,
+    and how many requests were computed in company."""
+    before = daemon.metric(BATCHED)
+    with ThreadPoolExecutor(len(bodies) + 1) as pool:
+        blocker = pool.submit(ask, daemon, daemon.blocker)
+        harness.wait_until(
+            lambda: daemon.metric("attentiond_requests_in_flight") >= 1 or blocker.done(), 10, "the blocker")
+        replies = list(pool.map(lambda body: ask(daemon, body), bodies))
+        assert blocker.result().status == 200
+    harness.wait_until(lambda: daemon.metric("attentiond_requests_in_flight") <= 1, 10, "the end of all")
+    return replies, daemon.metric(BATCHED) - before
+
+
+def queries(seed, count=1):
+    generator = np.random.default_rng(seed)
+    return (generator.integers(-256, 256, (count, 8)) / 128).tolist()
+
+
+def test_batches_are_made_and_answer_alike(single):
+    modes = ("none", {"top": 3}, {"top": 7}, "full", "none")
+    bodies = [json.dumps({"queries": queries(i, 1 + i % 4), "weights": modes[i % 5]}) for i in range(30)]
+    alone = [ask(single, body) for body in bodies]
+    replies, batched = together(single, bodies)
+    for reply, single_reply in zip(replies, alone):
+        assert reply.status == 200 and reply.body == single_reply.body
+    assert batched >= 4, "nothing was computed together, so this has tested nothing"
+
+
+@pytest.mark.parametrize("score, normalization", [
+    ("scaled_dot", "softmax"), ("cosine", "hardmax"), ({"type": "gaussian", "sigma": 2}, "sum"),
+    ("euclidean", "entmax15"), ("dot", {"type": "softmax", "top_k": 3}), ("exact", "sum"),
+    ("dot", "none"), ("laplacian", "sigmoid"),
+])
+def test_every_kind_alike(single, score, normalization):
+    bodies = [json.dumps({"queries": queries(100 + i, 1 + i % 2), "score": score, "normalization": normalization,
+                          "weights": {"top": 2}}) for i in range(8)]
+    alone = [ask(single, body) for body in bodies]
+    replies, _ = together(single, bodies)
+    assert [reply.status for reply in alone] == [200] * 8
+    assert [reply.body for reply in replies] == [reply.body for reply in alone]
+
+
+def test_different_requests_are_kept_apart(single):
+    """Other parameters, other normalizations, another memory."""
+    assert single.put("/v1/memories/other", {"keys": [[1] * 8], "values": [[5]]}).status in (200, 201)
+    bodies = []
+    for i in range(24):
+        score = ({"type": "gaussian", "sigma": 1 + i % 3}, "dot",
+                 {"type": "scaled_dot", "scale": 0.1 * (1 + i % 2)})[i % 3]
+        normalization = ("softmax", {"type": "softmax", "temperature": 2}, {"type": "sum", "top_k": 4})[i // 3 % 3]
+        bodies.append(json.dumps({"queries": queries(7), "score": score, "normalization": normalization,
+                                  "weights": {"top": 2}}))
+    alone = [ask(single, body) for body in bodies]
+    replies, _ = together(single, bodies)
+    assert [reply.body for reply in replies] == [reply.body for reply in alone]
+    assert len({reply.body for reply in alone}) > 8
+
+
+def test_a_fault_stays_with_its_request(single):
+    """Outputs beyond float32, and queries of the wrong length, in the midst."""
+    good = [json.dumps({"queries": queries(200 + i), "normalization": "none", "weights": "none"}) for i in range(10)]
+    overflow = json.dumps({"queries": [[3e38] * 8], "normalization": "none", "weights": "none"})
+    short = json.dumps({"queries": [[1, 2]], "normalization": "none", "weights": "none"})
+    bodies = [*good[:5], overflow, short, *good[5:], overflow]
+    alone = [ask(single, body) for body in bodies]
+    assert [reply.status for reply in alone] == [200] * 5 + [422, 422] + [200] * 5 + [422]
+    replies, _ = together(single, bodies)
+    assert [(reply.status, reply.body) for reply in replies] == [(reply.status, reply.body) for reply in alone]
+
+
+def test_impatience_stays_with_its_request(single):
+    """One client gives its answer a millisecond, one hangs up; the rest are
+    served."""
+    bodies = [json.dumps({"queries": queries(300 + i), "weights": "none", **({"timeout_ms": 1} if i == 3 else {})})
+              for i in range(10)]
+    alone = [ask(single, body) for i, body in enumerate(bodies) if i != 3]
+    with single.connect() as gone:
+        gone.sendall(f"POST /v1/memories/m/attend HTTP/1.1\r\nHost: x\r\nContent-Length: {len(bodies[0])}\r\n\r\n"
+                     .encode() + bodies[0].encode())
+    replies, _ = together(single, bodies)
+    assert replies[3].status == 504 and replies[3].json["code"] == "timeout", replies[3]
+    assert [reply.body for i, reply in enumerate(replies) if i != 3] == [reply.body for reply in alone]
+
+
+def test_replace_and_delete_while_waiting(single):
+    """A waiting request is answered from the version it names, whatever became
+    of the memory meanwhile."""
+    path = "/v1/memories/short-lived"
+    assert single.put(path, {"keys": [[1]] * 50, "values": [[4]] * 50}).status == 201
+    versions = [single.get(path).json["version"]]
+    with ThreadPoolExecutor(12) as pool:
+        blocker = pool.submit(ask, single, single.blocker)
+        waiting = [pool.submit(single.post, path + "/attend", {"queries": [[1]], "weights": "none"}) for _ in range(8)]
+        replaced = single.put(path, {"keys": [[1]] * 50, "values": [[9]] * 50})
+        versions.append(replaced.json["version"])
+        single.delete(path)
+        assert blocker.result().status == 200
+    for job in waiting:
+        reply = job.result()
+        if reply.status == 404:
+            continue
+        assert reply.status == 200
+        assert reply.json["outputs"] == [[{versions[0]: 4, versions[1]: 9}[reply.json["version"]]]]

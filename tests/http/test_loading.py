@@ -1,0 +1,68 @@
+"""While memories are loaded at start the daemon is alive but not ready, says so
+everywhere, and can be stopped. The file is a named pipe, so that loading takes
+as long as the test likes."""
+
+import json
+import os
+import signal
+import time
+from contextlib import contextmanager
+
+import harness
+
+PAIR = {"keys": [[1, 0], [0, 1]], "values": [[1], [2]]}
+
+
+@contextmanager
+def loading(start_daemon, tmp_path, *flags):
+    """(daemon, pipe): a daemon that waits for the rest of the pipe."""
+    path = tmp_path / "slow.json"
+    os.mkfifo(path)
+    daemon = start_daemon("--memories", json.dumps([{"name": "slow", "file": str(path)}]), *flags, wait_ready=False)
+    with open(path, "w") as pipe:
+        yield daemon, pipe
+
+
+def test_not_ready_until_loaded(start_daemon, tmp_path):
+    with loading(start_daemon, tmp_path) as (daemon, pipe):
+        assert daemon.get("/healthz").status == 200
+        reply = daemon.get("/readyz")
+        assert reply.status == 503 and reply.json["code"] == "not_ready", reply
+        assert reply.headers["Content-Type"].split(";")[0] == "application/problem+json"
+        assert int(reply.headers["Retry-After"]) >= 1
+        for method, where, body in (("GET", "/v1/memories", None), ("PUT", "/v1/memories/slow", PAIR),
+                                    ("POST", "/v1/memories/slow/attend", {"queries": [[1, 0]]}),
+                                    ("DELETE", "/v1/memories/slow", None)):
+            reply = daemon.request(method, where, body)
+            assert reply.status == 503 and reply.json["code"] == "not_ready", reply
+            assert reply.headers["Retry-After"]
+        assert daemon.get("/metrics").status == daemon.get("/openapi.json").status == 200
+        pipe.write(json.dumps(PAIR))
+    harness.wait_until(lambda: daemon.get("/readyz").status == 200, 10, "/readyz")
+    assert daemon.get("/v1/memories/slow").json["rows"] == 2
+    assert daemon.post("/v1/memories/slow/attend", {"queries": [[1, 0]]}).status == 200
+
+
+def test_faulty_rest_of_the_file(start_daemon, tmp_path):
+    """It listens already and leaves all the same, with the reason."""
+    with loading(start_daemon, tmp_path) as (daemon, pipe):
+        assert daemon.get("/healthz").status == 200
+        pipe.write('{"keys":[[1]],"values":[[1],')
+    daemon.expected_exit = 1
+    assert daemon.wait(10) == 1
+    said = [line for line in daemon.log().splitlines() if not line.startswith("{")]
+    assert len(said) == 1 and "slow.json" in said[0]
+
+
+def test_stop_while_loading(start_daemon, tmp_path):
+    with loading(start_daemon, tmp_path) as (daemon, pipe):
+        pipe.write('{"keys":[[1]],')
+        pipe.flush()
+        start = time.monotonic()
+        daemon.signal(signal.SIGTERM)
+        assert daemon.wait(10) == 0
+        assert time.monotonic() - start < 10 * harness.SLOW
+        try:
+            pipe.write("\n" * 100_000)
+        except BrokenPipeError:
+            pass

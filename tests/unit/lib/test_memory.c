@@ -1,0 +1,276 @@
+/* Running out of memory: every allocation of every call fails once, and each
+ * time the call says so, leaves its out-parameters alone and leaks nothing.
+ *
+ * The functions of malloc are replaced for this whole program by ones that
+ * fail when they are told to. That takes glibc's own names for the real ones,
+ * and state that malloc can reach, which is why `heap` below is a variable of
+ * the file (one for each thread). A limit on the address space was rejected:
+ * it can't choose which allocation fails. Where a sanitizer has replaced
+ * malloc already there is nothing to test. */
+#include "trial.h"
+
+#if defined(__has_feature)
+#define HAS_FEATURE(feature) __has_feature(feature)
+#else
+#define HAS_FEATURE(feature) 0
+#endif
+
+#if defined(__GLIBC__) && !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__) &&       \
+    !HAS_FEATURE(address_sanitizer) && !HAS_FEATURE(thread_sanitizer)
+
+#include <errno.h>
+
+extern void *__libc_malloc(size_t size);
+extern void *__libc_calloc(size_t count, size_t size);
+extern void *__libc_realloc(void *memory, size_t size);
+extern void *__libc_memalign(size_t alignment, size_t size);
+extern void __libc_free(void *memory);
+
+static _Thread_local struct {
+  bool counting;
+  long allowed; /* this many succeed, then one fails, then all succeed */
+  long failed;  /* how many have */
+  long live;    /* given out and not given back */
+} heap;
+
+static bool refuses(void) {
+  if (!heap.counting || heap.allowed-- != 0) return false;
+  heap.failed++;
+  errno = ENOMEM;
+  return true;
+}
+
+static void *counted(void *memory) {
+  if (heap.counting && memory != NULL) heap.live++;
+  return memory;
+}
+
+void *malloc(size_t size) {
+  return refuses() ? NULL : counted(__libc_malloc(size));
+}
+
+void *calloc(size_t count, size_t size) {
+  return refuses() ? NULL : counted(__libc_calloc(count, size));
+}
+
+void *realloc(void *memory, size_t size) {
+  if (refuses()) return NULL;
+  void *moved = __libc_realloc(memory, size);
+  return memory == NULL ? counted(moved) : moved;
+}
+
+void *aligned_alloc(size_t alignment, size_t size) {
+  return refuses() ? NULL : counted(__libc_memalign(alignment, size));
+}
+
+int posix_memalign(void **memory, size_t alignment, size_t size) {
+  void *made = refuses() ? NULL : counted(__libc_memalign(alignment, size));
+  if (made == NULL) return ENOMEM;
+  *memory = made;
+  return 0;
+}
+
+void free(void *memory) {
+  if (heap.counting && memory != NULL) heap.live--;
+  __libc_free(memory);
+}
+
+/* ---- */
+
+typedef struct call {
+  attn_status (*make)(void *argument);
+  void (*unmake)(void *argument); /* what a success has made; may be NULL */
+  void *argument;
+  void **out; /* what a failure has to leave untouched; may be NULL */
+} call;
+
+static char untouched;
+
+/* Fails the first allocation, then the second, and so on, until nothing was
+ * left to fail. Returns how many there were. */
+static long fail_each(const call *c, const char *what) {
+  for (long n = 0;; n++) {
+    if (c->out != NULL) *c->out = &untouched;
+    heap.allowed = n;
+    heap.failed = heap.live = 0;
+    heap.counting = true;
+    const attn_status status = c->make(c->argument);
+    heap.counting = false;
+    const long live = heap.live;
+    if (status == ATTN_OK && c->unmake != NULL) c->unmake(c->argument);
+    if (heap.failed == 0) {
+      ck_assert_msg(status == ATTN_OK, "%s: %s with all the memory", what,
+                    attn_status_text(status));
+      return n;
+    }
+    ck_assert_msg(c->out == NULL || *c->out == &untouched, "%s wrote its out-parameter", what);
+    ck_assert_msg(status == ATTN_NO_MEMORY, "%s: %s where allocation %ld failed", what,
+                  attn_status_text(status), n);
+    ck_assert_msg(live == 0, "%s: %ld allocations leak where allocation %ld failed", what, live, n);
+  }
+}
+
+/* ---- Objects ---- */
+
+/* `argument` is a void * that the object is put into, so that fail_each() can
+ * look at it whatever it is. */
+static attn_status make_score(void *argument) {
+  static const float w[12] = {1, 2, 3};
+  const attn_argument args[] = {{.name = "w_q", .data = w, .rows = 3, .cols = 4},
+                                {.name = "w_k", .data = w, .rows = 3, .cols = 2},
+                                {.name = "v", .data = w, .rows = 3, .cols = 1}};
+  void **place = argument;
+  attn_score *score = *place;
+  const attn_status status = attn_score_create(&score, "additive", args, 3, NULL);
+  *place = score;
+  return status;
+}
+
+static void unmake_score(void *argument) {
+  attn_score_free(*(void **)argument);
+}
+
+static attn_status make_normalization(void *argument) {
+  const attn_argument top_k = {.name = "top_k", .number = 2};
+  void **place = argument;
+  attn_normalization *norm = *place;
+  const attn_status status = attn_normalization_create(&norm, "softmax", &top_k, 1, NULL);
+  *place = norm;
+  return status;
+}
+
+static void unmake_normalization(void *argument) {
+  attn_normalization_free(*(void **)argument);
+}
+
+START_TEST(test_objects) {
+  void *made = NULL;
+  const call score = {make_score, unmake_score, &made, &made};
+  const call norm = {make_normalization, unmake_normalization, &made, &made};
+  ck_assert_int_ge(fail_each(&score, "score"), 4);
+  ck_assert_int_ge(fail_each(&norm, "normalization"), 1);
+}
+END_TEST
+
+typedef struct growth {
+  attn_snapshot *base;
+  void *grown; /* an attn_snapshot */
+  const float *keys, *values;
+  size_t rows;
+} growth;
+
+static attn_status make_empty(void *argument) {
+  growth *g = argument;
+  attn_snapshot *empty = g->grown;
+  const attn_status status = attn_snapshot_create(&empty, 8, 8);
+  g->grown = empty;
+  return status;
+}
+
+static attn_status make_grown(void *argument) {
+  growth *g = argument;
+  attn_snapshot *grown = g->grown;
+  const attn_status status = attn_snapshot_append(&grown, g->base, g->keys, g->values, g->rows);
+  g->grown = grown;
+  return status;
+}
+
+static void unmake_grown(void *argument) {
+  attn_snapshot_free(((growth *)argument)->grown);
+}
+
+START_TEST(test_snapshots) {
+  enum { ROWS = 70000 };
+  float *rows = floats_new((size_t)ROWS * 8);
+  growth g = {.keys = rows, .values = rows, .rows = 100};
+  ck_assert_int_ge(fail_each(&(call){make_empty, unmake_grown, &g, &g.grown}, "create"), 1);
+  CHECK_STATUS(ATTN_OK, attn_snapshot_create(&g.base, 8, 8));
+  CHECK_STATUS(ATTN_OK, make_grown(&g));
+  attn_snapshot_free(g.base);
+  g.base = g.grown;
+  g.rows = ROWS;
+  ck_assert_int_ge(fail_each(&(call){make_grown, unmake_grown, &g, &g.grown}, "append"), 3);
+  ck_assert_uint_eq(attn_snapshot_rows(g.base), 100);
+  attn_snapshot_free(g.base);
+  floats_free(rows);
+}
+END_TEST
+
+/* ---- Attending ---- */
+
+typedef struct asked {
+  const trial *t;
+  asking how;
+  answer a;
+} asked;
+
+static attn_status make_answer(void *argument) {
+  const asked *it = argument;
+  const attn_request request = trial_request(it->t, &it->how, &it->a);
+  return attn_attend(it->t->snapshot, &request, it->how.pool);
+}
+
+static trial make_trial(uint64_t index, const char *score, const char *normalization, bool masked) {
+  rng r = rng_for_case(index);
+  trial t = trial_new(index, (shape){1500, 6, 40, 5, 0}, score, normalization);
+  fill_normal(&r, t.keys, t.of.rows * 6, 1);
+  fill_normal(&r, t.values, t.of.rows * 40, 1);
+  fill_normal(&r, t.queries, 5 * 6, 1);
+  if (strcmp(score, "bilinear") == 0) fill_normal(&r, trial_tensor(&t, "w", 6, 6), 36, 0.5);
+  if (strcmp(score, "additive") == 0) {
+    fill_normal(&r, trial_tensor(&t, "w_q", 3, 6), 18, 0.5);
+    fill_normal(&r, trial_tensor(&t, "w_k", 3, 6), 18, 0.5);
+    fill_normal(&r, trial_tensor(&t, "v", 3, 1), 3, 0.5);
+  }
+  if (masked) trial_normalization_number(&t, "top_k", 30);
+  trial_prepare(&t);
+  return t;
+}
+
+/* What float32 serves, what float64 serves, and what is selected from. After
+ * each failure the same request is answered, and rightly. */
+START_TEST(test_attending) {
+  static const struct {
+    const char *score, *normalization;
+    bool masked;
+  } cases[] = {{"dot", "softmax", false},       {"bilinear", "softmax", false},
+               {"additive", "softmax", false},  {"gaussian", "sum", false},
+               {"cosine", "softmax", false},    {"additive", "none", false},
+               {"dot", "sum", false},           {"triangular", "sigmoid", false},
+               {"dot", "hardmax", false},       {"dot", "sparsemax", false},
+               {"constant", "entmax15", false}, {"gaussian", "sum", true},
+               {"bilinear", "softmax", true}};
+  const attn_pool pool = backwards_pool(3);
+  for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+    trial t = make_trial(i, cases[i].score, cases[i].normalization, cases[i].masked);
+    for (size_t n = 0; n < 6; n++) {
+      asked it = {.t = &t, .how = {(attn_weights_mode)(n % 3), 7, n < 3 ? NULL : &pool}};
+      char text[512];
+      it.a = answer_new(&t, &it.how);
+      CHECK_STATUS(ATTN_OK, make_answer(&it)); /* OpenBLAS makes its buffers */
+      ck_assert_int_ge(fail_each(&(call){make_answer, NULL, &it, NULL}, trial_describe(&t, text)),
+                       3);
+      trial_judge(&t, &it.a);
+      answer_free(&it.a);
+    }
+    trial_free(&t);
+  }
+}
+END_TEST
+
+int main(void) {
+  Suite *suite = suite_create("memory");
+  add_test(suite, "objects", test_objects);
+  add_test(suite, "snapshots", test_snapshots);
+  add_test(suite, "attending", test_attending);
+  return run_suite(suite);
+}
+
+#else
+
+int main(void) {
+  puts("malloc belongs to a sanitizer here: nothing to test");
+  return EXIT_SUCCESS;
+}
+
+#endif

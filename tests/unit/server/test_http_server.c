@@ -1,0 +1,456 @@
+/* The HTTP server with handlers and workers of the test's own: what reaches a
+ * handler, what becomes of its reply, and how a server stops with requests
+ * under way or given up. The rest is in tests/http, over the wire. */
+#include "http/http.h"
+
+#include <arpa/inet.h>
+#include <netinet/in.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <sys/socket.h>
+#include <time.h>
+
+#include "unit.h"
+
+#define NAME_PATTERN "/v1/things/{name}"
+
+/* What a test decides, and what its handlers saw. */
+struct world {
+  struct metrics *metrics;
+  struct http_server *server;
+  atomic_bool unready, queue_full, lost, let_go;
+  atomic_int handled, running;
+  char name[200], query[200], accept[200], body[200];
+};
+
+static void show(void *api, const struct http_request *request, struct http_reply *reply) {
+  struct world *world = api;
+  snprintf(world->name, sizeof world->name, "%s", request->name);
+  snprintf(world->query, sizeof world->query, "%s", request->query_string);
+  snprintf(world->accept, sizeof world->accept, "%s", request->accept);
+  snprintf(world->body, sizeof world->body, "%.*s", (int)request->body_length, request->body);
+  reply->status = 201;
+  reply->content_type = "application/json";
+  buffer_puts(&reply->body, "{\"shown\":true}");
+  snprintf(reply->etag, sizeof reply->etag, "\"7\"");
+  snprintf(reply->location, sizeof reply->location, "/v1/things/%s", request->name);
+  world->handled++;
+}
+
+static void wait_until_let_go(void *api, const struct http_request *request,
+                              struct http_reply *reply) {
+  struct world *world = api;
+  (void)request;
+  while (!world->let_go)
+    usleep(1000);
+  reply->content_type = "text/plain";
+  buffer_puts(&reply->body, "let go");
+  world->handled++;
+}
+
+static void say_nothing(void *api, const struct http_request *request, struct http_reply *reply) {
+  struct world *world = api;
+  (void)request;
+  reply->status = 204;
+  world->handled++;
+}
+
+static void outgrow(void *api, const struct http_request *request, struct http_reply *reply) {
+  (void)api;
+  (void)request;
+  buffer_init(&reply->body, 4);
+  reply->content_type = "text/plain";
+  buffer_puts(&reply->body, "12345");
+}
+
+static const struct http_route routes[] = {
+    {.method = HTTP_GET,
+     .pattern = "/waits",
+     .handler = wait_until_let_go,
+     .place = HTTP_ON_WORKER,
+     .operation = "waits"},
+    {.method = HTTP_PUT,
+     .pattern = NAME_PATTERN,
+     .handler = show,
+     .place = HTTP_ON_WORKER,
+     .takes_body = true,
+     .operation = "show"},
+    {.method = HTTP_GET,
+     .pattern = NAME_PATTERN,
+     .handler = show,
+     .place = HTTP_ON_IO,
+     .works_unready = true,
+     .operation = "look"},
+    {.method = HTTP_DELETE,
+     .pattern = NAME_PATTERN,
+     .handler = say_nothing,
+     .place = HTTP_ON_WORKER,
+     .operation = "nothing"},
+    {.method = HTTP_GET,
+     .pattern = "/outgrows",
+     .handler = outgrow,
+     .place = HTTP_ON_WORKER,
+     .operation = "outgrows"},
+};
+#define ROUTES (sizeof routes / sizeof routes[0])
+
+static const char *const operations[ROUTES] = {"waits", "show", "look", "nothing", "outgrows"};
+
+struct job {
+  struct world *world;
+  void (*run)(void *argument);
+  void *argument;
+};
+
+static void *work(void *context) {
+  struct job job = *(struct job *)context;
+  free(context);
+  job.run(job.argument);
+  job.world->running--;
+  return NULL;
+}
+
+/* A thread for each request: the worst order of events there can be. */
+static bool submit(void *context, void (*run)(void *argument), void *argument, double seconds) {
+  struct world *world = context;
+  (void)seconds;
+  if (world->queue_full) return false;
+  if (world->lost) return true;
+  struct job *job = malloc(sizeof *job);
+  ck_assert_ptr_nonnull(job);
+  *job = (struct job){world, run, argument};
+  world->running++;
+  pthread_t thread;
+  ck_assert_int_eq(pthread_create(&thread, NULL, work, job), 0);
+  pthread_detach(thread);
+  return true;
+}
+
+static bool ready(void *context) {
+  struct world *world = context;
+  return !world->unready;
+}
+
+static struct world *start_world(void) {
+  struct world *world = calloc(1, sizeof *world);
+  ck_assert_ptr_nonnull(world);
+  world->metrics = metrics_create(operations, ROUTES);
+  ck_assert_ptr_nonnull(world->metrics);
+  const struct http_config config = {.address = "127.0.0.1",
+                                     .io_threads = 2,
+                                     .max_connections = 50,
+                                     .max_body_bytes = 1000,
+                                     .head_timeout_seconds = 30,
+                                     .body_timeout_seconds = 30,
+                                     .idle_timeout_seconds = 30};
+  const struct http_services services = {.routes = routes,
+                                         .route_count = ROUTES,
+                                         .api = world,
+                                         .submit = submit,
+                                         .submit_context = world,
+                                         .ready = ready,
+                                         .ready_context = world,
+                                         .metrics = world->metrics};
+  char error[200] = "";
+  world->server = http_server_start(&config, &services, error, sizeof error);
+  ck_assert_msg(world->server != NULL, "%s", error);
+  ck_assert_uint_ne(http_server_port(world->server), 0);
+  return world;
+}
+
+static void free_world(struct world *world) {
+  while (world->running > 0)
+    usleep(1000);
+  http_server_stop(world->server);
+  metrics_free(world->metrics);
+  free(world);
+}
+
+static int connect_to(const struct world *world) {
+  struct sockaddr_in address = {.sin_family = AF_INET,
+                                .sin_addr.s_addr = htonl(INADDR_LOOPBACK),
+                                .sin_port = htons(http_server_port(world->server))};
+  int descriptor = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  ck_assert_int_ge(descriptor, 0);
+  const struct timeval limit = {.tv_sec = 60};
+  setsockopt(descriptor, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit);
+  ck_assert_int_eq(connect(descriptor, (struct sockaddr *)&address, sizeof address), 0);
+  return descriptor;
+}
+
+static void send_text(int descriptor, const char *text) {
+  ck_assert_int_eq(send(descriptor, text, strlen(text), MSG_NOSIGNAL), (ssize_t)strlen(text));
+}
+
+/* One whole reply, head and body; "" where the connection ended before. */
+static const char *receive(int descriptor, char *text, size_t size) {
+  size_t length = 0;
+  text[0] = '\0';
+  for (;;) {
+    const char *end = strstr(text, "\r\n\r\n");
+    const char *announced = strstr(text, "Content-Length: ");
+    size_t body = end && announced && announced < end ? (size_t)atoi(announced + 16) : 0;
+    if (end && length >= (size_t)(end + 4 - text) + body) return text;
+    ssize_t got = recv(descriptor, text + length, size - 1 - length, 0);
+    ck_assert_msg(got >= 0, "no reply after a minute");
+    if (got == 0) return text[0] ? text : "";
+    length += (size_t)got;
+    text[length] = '\0';
+  }
+}
+
+static const char *ask(int descriptor, const char *request) {
+  static char text[4096];
+  send_text(descriptor, request);
+  return receive(descriptor, text, sizeof text);
+}
+
+static void expect(const char *reply, const char *wanted) {
+  ck_assert_msg(strstr(reply, wanted) != NULL, "no \"%s\" in \"%s\"", wanted, reply);
+}
+
+static bool has_ended(int descriptor) {
+  char byte;
+  return recv(descriptor, &byte, 1, 0) == 0;
+}
+
+/* Until the number of handled or waiting requests is there. */
+static void wait_for_under_way(struct world *world, int count) {
+  for (int i = 0; i < 60000; i++) {
+    struct buffer text;
+    char line[100];
+    buffer_init(&text, 0);
+    metrics_write(world->metrics, &text);
+    snprintf(line, sizeof line, "\nattentiond_requests_in_flight %d\n", count);
+    bool there = strstr(buffer_text(&text), line) != NULL;
+    buffer_free(&text);
+    if (there) return;
+    usleep(1000);
+  }
+  ck_abort_msg("%d requests did not get under way", count);
+}
+
+#define GET(path)       "GET " path " HTTP/1.1\r\nHost: x\r\n\r\n"
+#define PUT(path, body) "PUT " path " HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n" body
+
+START_TEST(test_handler_and_reply) {
+  struct world *world = start_world();
+  int client = connect_to(world);
+  const char *reply = ask(client, "PUT /v1/things/cats?a=%41&b HTTP/1.1\r\nHost: x\r\n"
+                                  "Accept: text/html\r\nAccept: */*;q=0.1\r\n"
+                                  "Content-Length: 9\r\n\r\n{\"a\": 1}\n");
+  expect(reply, "HTTP/1.1 201 ");
+  expect(reply, "\r\nContent-Type: application/json\r\n");
+  expect(reply, "\r\nETag: \"7\"\r\n");
+  expect(reply, "\r\nLocation: /v1/things/cats\r\n");
+  expect(reply, "\r\nCache-Control: no-cache\r\n");
+  expect(reply, "\r\nX-Content-Type-Options: nosniff\r\n");
+  expect(reply, "\r\nDate: ");
+  expect(reply, "\r\n\r\n{\"shown\":true}");
+  ck_assert_str_eq(world->name, "cats");
+  ck_assert_str_eq(world->query, "a=%41&b");
+  ck_assert_str_eq(world->accept, "text/html, */*;q=0.1");
+  ck_assert_str_eq(world->body, "{\"a\": 1}\n");
+  reply = ask(client, "DELETE /v1/things/cats HTTP/1.1\r\nHost: x\r\n\r\n");
+  expect(reply, "HTTP/1.1 204 ");
+  ck_assert_ptr_null(strstr(reply, "Content-"));
+  close(client);
+  free_world(world);
+}
+END_TEST
+
+START_TEST(test_absent_is_empty) {
+  struct world *world = start_world();
+  int client = connect_to(world);
+  expect(ask(client, GET("/v1/things/cats")), "HTTP/1.1 201 ");
+  ck_assert_str_eq(world->query, "");
+  ck_assert_str_eq(world->accept, "");
+  ck_assert_str_eq(world->body, "");
+  close(client);
+  free_world(world);
+}
+END_TEST
+
+START_TEST(test_unready) {
+  struct world *world = start_world();
+  int client = connect_to(world);
+  world->unready = true;
+  const char *reply = ask(client, PUT("/v1/things/cats", "123456789"));
+  expect(reply, "HTTP/1.1 503 ");
+  expect(reply, "\"not_ready\"");
+  expect(reply, "\r\nRetry-After: 1\r\n");
+  expect(ask(client, GET("/v1/things/cats")), "HTTP/1.1 201 ");
+  world->unready = false;
+  expect(ask(client, PUT("/v1/things/cats", "123456789")), "HTTP/1.1 201 ");
+  close(client);
+  free_world(world);
+}
+END_TEST
+
+START_TEST(test_full_queue) {
+  struct world *world = start_world();
+  int client = connect_to(world);
+  for (int i = 0; i < 20; i++) {
+    world->queue_full = true;
+    const char *reply = ask(client, PUT("/v1/things/cats", "123456789"));
+    expect(reply, "HTTP/1.1 503 ");
+    expect(reply, "\"overloaded\"");
+    expect(reply, "\r\nRetry-After: 1\r\n");
+    world->queue_full = false;
+    expect(ask(client, PUT("/v1/things/cats", "123456789")), "HTTP/1.1 201 ");
+  }
+  ck_assert_int_eq(world->handled, 20);
+  close(client);
+  free_world(world);
+}
+END_TEST
+
+START_TEST(test_reply_that_outgrew_its_limit) {
+  struct world *world = start_world();
+  int client = connect_to(world);
+  const char *reply = ask(client, GET("/outgrows"));
+  expect(reply, "HTTP/1.1 500 ");
+  expect(reply, "\r\nContent-Type: application/problem+json\r\n");
+  expect(reply, "\"internal\"");
+  close(client);
+  free_world(world);
+}
+END_TEST
+
+START_TEST(test_a_reply_made_a_problem) {
+  struct http_reply reply = {.status = 200, .content_type = "text/plain", .etag = "\"1\""};
+  struct problem problem;
+  buffer_init(&reply.body, 0);
+  buffer_puts(&reply.body, "what was there before");
+  problem_set(&problem, PROBLEM_OVERLOADED, "", "too much of it");
+  http_reply_problem(&reply, &problem);
+  ck_assert_int_eq(reply.status, 503);
+  ck_assert_uint_eq(reply.retry_after, 1);
+  ck_assert_str_eq(reply.content_type, "application/problem+json");
+  ck_assert_str_eq(reply.etag, "");
+  expect(buffer_text(&reply.body), "\"detail\":\"too much of it\"");
+  ck_assert_ptr_null(strstr(buffer_text(&reply.body), "before"));
+  problem_set(&problem, PROBLEM_NOT_FOUND, "", "it is not there");
+  http_reply_problem(&reply, &problem);
+  ck_assert_int_eq(reply.status, 404);
+  ck_assert_uint_eq(reply.retry_after, 0);
+  buffer_free(&reply.body);
+}
+END_TEST
+
+struct draining {
+  struct world *world;
+  bool drained;
+};
+
+static void *drain(void *context) {
+  struct draining *draining = context;
+  draining->drained = http_server_drain(draining->world->server, 60);
+  return NULL;
+}
+
+START_TEST(test_drain_waits_for_requests_under_way) {
+  struct world *world = start_world();
+  int waiting = connect_to(world), idle = connect_to(world);
+  static char text[4096];
+  expect(ask(idle, GET("/v1/things/cats")), "HTTP/1.1 201 ");
+  send_text(waiting, GET("/waits"));
+  wait_for_under_way(world, 1);
+  struct draining draining = {.world = world};
+  pthread_t thread;
+  ck_assert_int_eq(pthread_create(&thread, NULL, drain, &draining), 0);
+  ck_assert(has_ended(idle));
+  ck_assert_int_eq(world->handled, 1);
+  world->let_go = true;
+  const char *reply = receive(waiting, text, sizeof text);
+  expect(reply, "\r\n\r\nlet go");
+  expect(reply, "\r\nConnection: close\r\n");
+  ck_assert(has_ended(waiting));
+  pthread_join(thread, NULL);
+  ck_assert(draining.drained);
+  close(waiting);
+  close(idle);
+  free_world(world);
+}
+END_TEST
+
+START_TEST(test_no_connection_while_draining) {
+  struct world *world = start_world();
+  struct sockaddr_in address = {.sin_family = AF_INET,
+                                .sin_addr.s_addr = htonl(INADDR_LOOPBACK),
+                                .sin_port = htons(http_server_port(world->server))};
+  ck_assert(http_server_drain(world->server, 5));
+  int client = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  ck_assert_int_ne(connect(client, (struct sockaddr *)&address, sizeof address), 0);
+  close(client);
+  free_world(world);
+}
+END_TEST
+
+/* Requests that no worker will ever finish: the drain gives up, the stop does
+ * not hang or abort, and the clients are hung up on. */
+START_TEST(test_stop_with_lost_requests) {
+  struct world *world = start_world();
+  world->lost = true;
+  int clients[8];
+  for (int i = 0; i < 8; i++) {
+    clients[i] = connect_to(world);
+    send_text(clients[i], PUT("/v1/things/cats", "123456789"));
+  }
+  wait_for_under_way(world, 8);
+  ck_assert(!http_server_drain(world->server, 0.05));
+  free_world(world);
+  for (int i = 0; i < 8; i++) {
+    ck_assert(has_ended(clients[i]));
+    close(clients[i]);
+  }
+}
+END_TEST
+
+START_TEST(test_stop_without_drain) {
+  for (int round = 0; round < 20; round++) {
+    struct world *world = start_world();
+    int idle = connect_to(world), half = connect_to(world), body = connect_to(world);
+    send_text(half, "GET /v1/th");
+    send_text(body, "PUT /v1/things/cats HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n123");
+    if (round % 2) wait_for_under_way(world, 1);
+    free_world(world);
+    close(idle);
+    close(half);
+    close(body);
+  }
+}
+END_TEST
+
+START_TEST(test_starts_that_fail) {
+  struct world *world = start_world();
+  const struct {
+    const char *address;
+    uint16_t port;
+    const char *word;
+  } cases[] = {{"127.0.0.1", http_server_port(world->server), "in use"},
+               {"localhost", 0, "numeric"},
+               {"127.1.1.1.1", 0, "numeric"},
+               {"", 0, "numeric"},
+               {"192.0.2.1", 0, "interface"}};
+  const struct http_services services = {
+      .routes = routes, .route_count = ROUTES, .ready = ready, .metrics = world->metrics};
+  for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+    const struct http_config config = {.address = cases[i].address,
+                                       .port = cases[i].port,
+                                       .io_threads = 1,
+                                       .max_connections = 10,
+                                       .max_body_bytes = 1000};
+    char error[200] = "";
+    ck_assert_ptr_null(http_server_start(&config, &services, error, sizeof error));
+    expect(error, cases[i].word);
+  }
+  free_world(world);
+  http_server_stop(NULL);
+}
+END_TEST
+
+UNIT_MAIN("http_server", test_handler_and_reply, test_absent_is_empty, test_unready,
+          test_full_queue, test_reply_that_outgrew_its_limit, test_a_reply_made_a_problem,
+          test_drain_waits_for_requests_under_way, test_no_connection_while_draining,
+          test_stop_with_lost_requests, test_stop_without_drain, test_starts_that_fail)
