@@ -176,10 +176,11 @@ help:
 	@echo 'builds and runs in a folder of its own.'
 
 setup:
-	@config/setup.sh test
+	@PYTHON=$(PYTHON) config/setup.sh test
 
 demo:
-	@config/setup.sh demo
+	@PYTHON=$(PYTHON) config/setup.sh demo
+	@$(MAKE) -q $(BUILD)/attentiond || echo 'building $(BUILD)/attentiond'
 	@$(MAKE) -s $(JOBS) $(BUILD)/attentiond
 	@tests/demo/demo.sh $(BUILD)/attentiond
 

@@ -213,22 +213,44 @@ INLINE vec widen_int8(const void *from) {
   return (vec)_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(from)));
 }
 #else
-typedef uint32_t uvec __attribute__((vector_size(LANES * 4)));
-typedef uint16_t halves __attribute__((vector_size(LANES * 2), aligned(2), may_alias));
-typedef int8_t bytes __attribute__((vector_size(LANES), aligned(1), may_alias));
+typedef uint32_t uvec __attribute__((vector_size(16)));
+typedef uint64_t pair __attribute__((vector_size(16)));
+typedef uint16_t halves __attribute__((vector_size(16)));
+typedef uint8_t bytes __attribute__((vector_size(16)));
+#ifdef __clang__
+#define SHUFFLE(type, v, ...) __builtin_shufflevector(v, v, __VA_ARGS__)
+#else
+#define SHUFFLE(type, v, ...) __builtin_shuffle(v, (type){__VA_ARGS__})
+#endif
 
-/* Exponents differ by 112; of a subnormal the significand alone is a number. */
+/* Four halves, each twice in its lane. */
+INLINE uvec spread(halves four) {
+  return (uvec)SHUFFLE(halves, four, 0, 0, 1, 1, 2, 2, 3, 3);
+}
+INLINE uvec load_halves(const void *from) {
+  uint64_t four;
+  memcpy(&four, from, sizeof four);
+  return spread((halves)(pair){four, 0});
+}
+
+/* The exponents differ by 112; a subnormal is its significand times 2^-24. */
 INLINE vec widen_f16(const void *from) {
-  const uvec wide = __builtin_convertvector(*(const halves *)from, uvec), size = wide & 0x7fff;
+  const uvec lanes = load_halves(from), size = lanes & 0x7fff;
   const vec normal = (vec)((size << 13) + ((uint32_t)112 << 23));
   const vec subnormal = __builtin_convertvector((ivec)size, vec) * 0x1p-24f;
-  return (vec)((uvec)select_vec((ivec)(size < 0x400), subnormal, normal) | (wide & 0x8000) << 16);
+  const vec either = select_vec((ivec)size < 0x400, subnormal, normal);
+  return (vec)((uvec)either | (lanes & 0x80000000));
 }
 INLINE vec widen_bf16(const void *from) {
-  return (vec)(__builtin_convertvector(*(const halves *)from, uvec) << 16);
+  return (vec)(load_halves(from) & 0xffff0000);
 }
 INLINE vec widen_int8(const void *from) {
-  return __builtin_convertvector(__builtin_convertvector(*(const bytes *)from, ivec), vec);
+  uint32_t four;
+  memcpy(&four, from, sizeof four);
+  const bytes packed = (bytes)(uvec){four, 0, 0, 0};
+  const halves twice =
+      (halves)SHUFFLE(bytes, packed, 0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7);
+  return __builtin_convertvector((ivec)spread(twice) >> 24, vec);
 }
 #endif
 
@@ -334,10 +356,12 @@ static __attribute__((noinline)) void meet_widened(enum pair_op op, size_t panel
 
 INLINE void meet_chunk(enum pair_op op, attn_dtype dtype, size_t panels,
                        const struct meeting *meeting) {
-  if (dtype == ATTN_F32 || FEW >= MICRO) {
+  if (dtype == ATTN_F32) {
     meet(op, dtype, panels, meeting);
   } else if (FEW == 1 && meeting->count == 1) {
     micro_step(op, dtype, 1, panels, meeting, 0);
+  } else if (FEW > 1 && meeting->count <= FEW) {
+    meet(op, dtype, panels, meeting);
   } else {
     float widened[WIDE_PANELS * CHUNK * PANEL] __attribute__((aligned(64)));
     for (size_t v = 0; v < panels * PANEL_VECS; v++) {
@@ -470,10 +494,12 @@ static __attribute__((noinline)) void weigh_widened(size_t vecs, const struct we
 }
 
 INLINE void weigh_block(attn_dtype dtype, size_t vecs, const struct weighing *work) {
-  if (dtype == ATTN_F32 || FEW >= MICRO) {
+  if (dtype == ATTN_F32) {
     weigh_column(dtype, vecs, work);
   } else if (FEW == 1 && work->count == 1) {
     weigh_step(dtype, 1, vecs, work, 0);
+  } else if (FEW > 1 && work->count <= FEW) {
+    weigh_column(dtype, vecs, work);
   } else {
     float widened[RUN * VALUE_VECS * LANES] __attribute__((aligned(64)));
     for (size_t r = 0; r < work->rows; r++)

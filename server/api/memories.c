@@ -71,7 +71,8 @@ struct memory *api_build_memory(const char *name, const struct memory_body *body
                                 struct problem *problem) {
   attn_snapshot *empty = NULL, *filled = NULL;
   struct memory *memory = NULL;
-  attn_status status = attn_snapshot_create(&empty, body->key_dim, body->value_dim);
+  attn_status status =
+      attn_snapshot_create_typed(&empty, body->key_dim, body->value_dim, body->dtype);
   if (status == ATTN_OK)
     status =
         attn_snapshot_append(&filled, empty, body->keys.data, body->values.data, body->keys.rows);

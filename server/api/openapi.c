@@ -272,6 +272,15 @@ static void write_kinds(struct json_writer *writer) {
   json_close_object(writer);
 }
 
+static void write_dtypes(struct json_writer *writer) {
+  json_name(writer, "Dtype");
+  open_names(writer);
+  const attn_dtype_info *info;
+  for (size_t i = 0; (info = attn_dtype_info_at(i)); i++)
+    json_text(writer, info->name);
+  close_names(writer);
+}
+
 static void write_problem_codes(struct json_writer *writer) {
   json_name(writer, "ProblemCode");
   open_names(writer);
@@ -303,6 +312,7 @@ void api_openapi(void *context, const struct http_request *request, struct http_
     json_raw(&writer, openapi_schemas[i].json);
   }
   write_kinds(&writer);
+  write_dtypes(&writer);
   write_problem_codes(&writer);
   json_close_object(&writer);
   json_close_object(&writer);

@@ -21,70 +21,76 @@
 
 static const struct {
   const char *name, *json;
-} openapi_schemas[] = {
-    {"Matrix", "{\"description\":\"Rows of equal length; each number fits float32.\","
-               "\"type\":\"array\",\"minItems\":1,\"items\":{\"type\":\"array\",\"minItems\":1,"
-               "\"items\":{\"type\":\"number\"}}}"},
-    {"Memory",
-     "{\"type\":\"object\",\"properties\":{\"name\":{\"type\":\"string\"},"
-     "\"version\":{\"type\":\"integer\",\"minimum\":1},"
-     "\"rows\":" SCHEMA_COUNT ",\"query_dim\":" SCHEMA_DIM ",\"key_dim\":" SCHEMA_DIM
-     ",\"value_dim\":" SCHEMA_DIM ",\"dtype\":{\"enum\":[\"f32\"]},"
-     "\"score\":{\"type\":\"object\",\"description\":\"Numbers in force; tensors by shape.\"},"
-     "\"normalization\":{\"type\":\"object\"},\"bytes\":" SCHEMA_COUNT "},"
-     "\"required\":[\"name\",\"version\",\"rows\",\"query_dim\",\"key_dim\",\"value_dim\","
-     "\"dtype\",\"score\",\"normalization\",\"bytes\"]}"},
-    {"MemoryList", "{\"type\":\"object\",\"properties\":{\"memories\":{\"type\":\"array\","
-                   "\"items\":" SCHEMA_REF("Memory") "}},\"required\":[\"memories\"]}"},
-    {"MemoryBody",
-     "{\"description\":\"keys and values, or key_dim and value_dim for an empty memory.\","
-     "\"type\":\"object\",\"properties\":{\"keys\":" SCHEMA_REF(
-         "Matrix") ","
-                   "\"values\":" SCHEMA_REF(
-                       "Matrix") ",\"ids\":{\"type\":\"array\",\"uniqueItems\":true,"
-                                 "\"items\":{\"type\":\"string\",\"minLength\":1,\"maxLength\":256}"
-                                 "},"
-                                 "\"key_dim\":" SCHEMA_DIM ",\"value_dim\":" SCHEMA_DIM
-                                 ",\"score\":" SCHEMA_REF(
-                                     "Score") ","
-                                              "\"normalization\":" SCHEMA_REF(
-                                                  "Normalization") ",\"dtype\":{\"enum\":[\"f32\"]}"
-                                                                   "},"
-                                                                   "\"oneOf\":[{\"required\":["
-                                                                   "\"keys\",\"values\"]},{"
-                                                                   "\"required\":[\"key_dim\","
-                                                                   "\"value_dim\"]}],"
-                                                                   "\"additionalProperties\":"
-                                                                   "false}"},
-    {"AttendRequest", "{\"type\":\"object\",\"properties\":{" SCHEMA_ATTEND_MEMBERS "},"
-                      "\"required\":[\"queries\"],\"additionalProperties\":false}"},
-    {"AdHocRequest", "{\"type\":\"object\",\"properties\":{" SCHEMA_ATTEND_MEMBERS ","
-                     "\"keys\":" SCHEMA_REF("Matrix") ",\"values\":" SCHEMA_REF(
-                         "Matrix") "},"
-                                   "\"required\":[\"queries\",\"keys\",\"values\"],"
-                                   "\"additionalProperties\":false}"},
-    {"Weight", "{\"type\":\"object\",\"properties\":{\"row\":" SCHEMA_COUNT ","
-               "\"id\":{\"type\":\"string\"},\"weight\":{\"type\":\"number\"}},"
-               "\"required\":[\"row\",\"weight\"]}"},
-    {"AttendReply", "{\"type\":\"object\",\"properties\":{\"memory\":{\"type\":\"string\"},"
-                    "\"version\":{\"type\":\"integer\"},\"outputs\":" SCHEMA_REF(
-                        "Matrix") ","
-                                  "\"weights\":{\"oneOf\":[" SCHEMA_REF(
-                                      "Matrix") ",{\"type\":\"array\",\"items\":{\"type\":"
-                                                "\"array\",\"items\":" SCHEMA_REF(
-                                                    "Weight") "}}]}},\"required\":[\"outputs\"]}"},
-    {"Problem",
-     "{\"description\":\"RFC 9457.\",\"type\":\"object\",\"properties\":{"
-     "\"type\":{\"type\":\"string\"},\"title\":{\"type\":\"string\"},"
-     "\"status\":{\"type\":\"integer\"},\"detail\":{\"type\":\"string\"},"
-     "\"code\":" SCHEMA_REF(
-         "ProblemCode") ",\"pointer\":{\"type\":\"string\","
-                        "\"description\":\"RFC 6901, into the request's body.\"}},"
-                        "\"required\":[\"type\",\"title\",\"status\",\"detail\",\"code\"]}"},
-    {"Status", "{\"type\":\"object\",\"properties\":{\"status\":{\"type\":\"string\"}},"
-               "\"required\":[\"status\"]}"},
-    {"Text", "{\"type\":\"string\"}"},
-    {"Document", "{\"type\":\"object\"}"},
+} openapi_schemas[] =
+    {
+        {"Matrix", "{\"description\":\"Rows of equal length; each number fits float32.\","
+                   "\"type\":\"array\",\"minItems\":1,\"items\":{\"type\":\"array\",\"minItems\":1,"
+                   "\"items\":{\"type\":\"number\"}}}"},
+        {"Memory",
+         "{\"type\":\"object\",\"properties\":{\"name\":{\"type\":\"string\"},"
+         "\"version\":{\"type\":\"integer\",\"minimum\":1},"
+         "\"rows\":" SCHEMA_COUNT ",\"query_dim\":" SCHEMA_DIM ",\"key_dim\":" SCHEMA_DIM
+         ",\"value_dim\":" SCHEMA_DIM ",\"dtype\":" SCHEMA_REF(
+             "Dtype") ","
+                      "\"score\":{\"type\":\"object\",\"description\":\"Numbers in force; tensors "
+                      "by shape.\"},"
+                      "\"normalization\":{\"type\":\"object\"},\"bytes\":" SCHEMA_COUNT "},"
+                      "\"required\":[\"name\",\"version\",\"rows\",\"query_dim\",\"key_dim\","
+                      "\"value_dim\","
+                      "\"dtype\",\"score\",\"normalization\",\"bytes\"]}"},
+        {"MemoryList", "{\"type\":\"object\",\"properties\":{\"memories\":{\"type\":\"array\","
+                       "\"items\":" SCHEMA_REF("Memory") "}},\"required\":[\"memories\"]}"},
+        {"MemoryBody",
+         "{\"description\":\"keys and values, or key_dim and value_dim for an empty memory.\","
+         "\"type\":\"object\",\"properties\":{\"keys\":" SCHEMA_REF(
+             "Matrix") ","
+                       "\"values\":" SCHEMA_REF(
+                           "Matrix") ",\"ids\":{\"type\":\"array\",\"uniqueItems\":true,"
+                                     "\"items\":{\"type\":\"string\",\"minLength\":1,\"maxLength\":"
+                                     "256}"
+                                     "},"
+                                     "\"key_dim\":" SCHEMA_DIM ",\"value_dim\":" SCHEMA_DIM
+                                     ",\"score\":" SCHEMA_REF(
+                                         "Score") ","
+                                                  "\"normalization\":" SCHEMA_REF("Normalization") ",\"dtype\":" SCHEMA_REF(
+                                                      "Dtype") ""
+                                                               "},"
+                                                               "\"oneOf\":[{\"required\":["
+                                                               "\"keys\",\"values\"]},{"
+                                                               "\"required\":[\"key_dim\","
+                                                               "\"value_dim\"]}],"
+                                                               "\"additionalProperties\":"
+                                                               "false}"},
+        {"AttendRequest", "{\"type\":\"object\",\"properties\":{" SCHEMA_ATTEND_MEMBERS "},"
+                          "\"required\":[\"queries\"],\"additionalProperties\":false}"},
+        {"AdHocRequest", "{\"type\":\"object\",\"properties\":{" SCHEMA_ATTEND_MEMBERS ","
+                         "\"keys\":" SCHEMA_REF("Matrix") ",\"values\":" SCHEMA_REF(
+                             "Matrix") "},"
+                                       "\"required\":[\"queries\",\"keys\",\"values\"],"
+                                       "\"additionalProperties\":false}"},
+        {"Weight", "{\"type\":\"object\",\"properties\":{\"row\":" SCHEMA_COUNT ","
+                   "\"id\":{\"type\":\"string\"},\"weight\":{\"type\":\"number\"}},"
+                   "\"required\":[\"row\",\"weight\"]}"},
+        {"AttendReply",
+         "{\"type\":\"object\",\"properties\":{\"memory\":{\"type\":\"string\"},"
+         "\"version\":{\"type\":\"integer\"},\"outputs\":" SCHEMA_REF(
+             "Matrix") ","
+                       "\"weights\":{\"oneOf\":[" SCHEMA_REF(
+                           "Matrix") ",{\"type\":\"array\",\"items\":{\"type\":"
+                                     "\"array\",\"items\":" SCHEMA_REF(
+                                         "Weight") "}}]}},\"required\":[\"outputs\"]}"},
+        {"Problem",
+         "{\"description\":\"RFC 9457.\",\"type\":\"object\",\"properties\":{"
+         "\"type\":{\"type\":\"string\"},\"title\":{\"type\":\"string\"},"
+         "\"status\":{\"type\":\"integer\"},\"detail\":{\"type\":\"string\"},"
+         "\"code\":" SCHEMA_REF(
+             "ProblemCode") ",\"pointer\":{\"type\":\"string\","
+                            "\"description\":\"RFC 6901, into the request's body.\"}},"
+                            "\"required\":[\"type\",\"title\",\"status\",\"detail\",\"code\"]}"},
+        {"Status", "{\"type\":\"object\",\"properties\":{\"status\":{\"type\":\"string\"}},"
+                   "\"required\":[\"status\"]}"},
+        {"Text", "{\"type\":\"string\"}"},
+        {"Document", "{\"type\":\"object\"}"},
 };
 
 #endif

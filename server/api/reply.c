@@ -129,7 +129,7 @@ void api_write_meta(struct json_writer *writer, const struct memory *memory) {
   write_count(writer, "key_dim", key_dim);
   write_count(writer, "value_dim", attn_snapshot_value_dim(snapshot));
   json_name(writer, "dtype");
-  json_text(writer, "f32");
+  json_text(writer, attn_dtype_info_at((size_t)attn_snapshot_dtype(snapshot))->name);
   json_name(writer, "score");
   write_score(writer, memory);
   json_name(writer, "normalization");

@@ -8,6 +8,7 @@
 #include "codec/body.h"
 
 #include <stdint.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "codec/scan.h"
@@ -154,14 +155,21 @@ static bool read_dimension(struct scan *scan, size_t *dimension) {
   return true;
 }
 
-static bool read_dtype(struct scan *scan) {
-  char name[SHOWN_MAX];
+static bool read_dtype(struct scan *scan, attn_dtype *dtype) {
+  char name[SHOWN_MAX], known[SHOWN_MAX] = "";
   size_t length;
-  if (!scan_string(scan, name, sizeof name, &length)) return false;
-  if (length == 3 && memcmp(name, "f32", 3) == 0) return true;
-  return scan_fault(scan, PROBLEM_INVALID_PARAMETER,
-                    "expected \"f32\", the only dtype there is, got \"%.*s\"",
-                    (int)(length < sizeof name ? length : sizeof name), name);
+  if (!scan_string(scan, name, sizeof name - 1, &length)) return false;
+  const attn_dtype_info *info;
+  for (size_t i = 0; (info = attn_dtype_info_at(i)); i++) {
+    if (length == strlen(info->name) && memcmp(name, info->name, length) == 0) {
+      *dtype = info->dtype;
+      return true;
+    }
+    snprintf(known + strlen(known), sizeof known - strlen(known), "%s%s", i > 0 ? ", " : "",
+             info->name);
+  }
+  return scan_fault(scan, PROBLEM_INVALID_PARAMETER, "expected one of %s, got \"%.*s\"", known,
+                    (int)(length < sizeof name ? length : sizeof name - 1), name);
 }
 
 static bool read_weights_word(struct scan *scan, struct attend_body *body) {
@@ -217,7 +225,7 @@ static bool read_member(struct scan *scan, enum member_kind kind, void *field) {
   case NORMALIZATION:
     return spec_read_normalization(scan, field);
   case DTYPE:
-    return read_dtype(scan);
+    return read_dtype(scan, field);
   case WEIGHTS:
     return read_weights(scan, field);
   case MILLISECONDS:
@@ -239,7 +247,7 @@ static const struct member memory_members[] = {
     [M_SCORE] = {"score", SCORE, offsetof(struct memory_body, score)},
     [M_NORMALIZATION] = {"normalization", NORMALIZATION,
                          offsetof(struct memory_body, normalization)},
-    [M_DTYPE] = {"dtype", DTYPE, 0}};
+    [M_DTYPE] = {"dtype", DTYPE, offsetof(struct memory_body, dtype)}};
 
 /* Rows, or dimensions in their place. */
 static bool check_members(struct reading *reading) {

@@ -27,6 +27,7 @@ struct memory_body {
   size_t key_dim, value_dim;
   attn_score *score; /* fits key_dim */
   attn_normalization *normalization;
+  attn_dtype dtype; /* of the numbers in RAM; ATTN_F32 where none was given */
 };
 bool body_parse_memory(const char *text, size_t length, struct memory_body *body,
                        struct problem *problem);

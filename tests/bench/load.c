@@ -108,6 +108,7 @@ static bool count_reply(struct load *load, const struct connection *connection) 
   struct load_result *result = load->result;
   const double now = now_seconds();
   result->body_length = connection->body_length;
+  result->answered++;
   if (now < load->counted_from) return true;
   if (result->requests == load->capacity) {
     const size_t capacity = load->capacity > 0 ? 2 * load->capacity : 4096;

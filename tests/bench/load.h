@@ -18,7 +18,8 @@ struct load_plan {
 };
 
 struct load_result {
-  size_t requests;       /* that were answered after the warm-up */
+  size_t answered;       /* requests, in the warm-up too */
+  size_t requests;       /* that were answered after it */
   double rate;           /* of them a second */
   double p50, p99, most; /* seconds from a request's first byte to its reply's last */
   size_t body_length;    /* of the last reply */

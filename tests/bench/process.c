@@ -74,6 +74,13 @@ struct server server_start(const char *program, const char *const *arguments) {
   return server;
 }
 
+double server_cpu(const struct server *server) {
+  clockid_t clock;
+  struct timespec spent = {0};
+  if (clock_getcpuclockid(server->pid, &clock) == 0) clock_gettime(clock, &spent);
+  return (double)spent.tv_sec + 1e-9 * (double)spent.tv_nsec;
+}
+
 void server_stop(struct server *server) {
   const double deadline = now_seconds() + 15;
   kill(server->pid, SIGTERM);

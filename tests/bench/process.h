@@ -17,6 +17,9 @@ enum { SERVER_ARGUMENTS_MAX = 24 };
  * does not come. The server dies with the thread that started it. */
 struct server server_start(const char *program, const char *const *arguments);
 
+/* What all its threads have spent of the cores' time so far, in seconds. */
+double server_cpu(const struct server *server);
+
 /* SIGTERM, and the wait for its end. */
 void server_stop(struct server *server);
 
