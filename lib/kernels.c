@@ -443,6 +443,7 @@ struct weighing {
   const float *weights; /* count x stride */
   size_t count, stride;
   const void *values;
+  const float *scales;
   size_t rows, dim; /* dim: from row to row */
   float *outputs;
   size_t apart, width; /* of outputs: from query to query, and how many are due */
@@ -458,7 +459,8 @@ INLINE void weigh_step(attn_dtype dtype, size_t n, size_t vecs, const struct wei
       sum[i][v] = all(0);
   for (size_t r = 0; r < work->rows; r++)
     for (size_t v = 0; v < vecs; v++) {
-      const vec value = load_numbers(dtype, work->values, r * work->dim + v * LANES);
+      vec value = load_numbers(dtype, work->values, r * work->dim + v * LANES);
+      if (dtype == ATTN_INT8) value *= work->scales[r];
       for (size_t i = 0; i < n; i++)
         sum[i][v] += value * weights[i * work->stride + r];
     }
@@ -477,8 +479,17 @@ INLINE void weigh_column(attn_dtype dtype, size_t vecs, const struct weighing *w
   size_t q = 0;
   for (; q + MICRO <= work->count; q += MICRO)
     weigh_step(dtype, MICRO, vecs, work, q);
-  for (; q < work->count; q++)
-    weigh_step(dtype, 1, vecs, work, q);
+#define REST(n)                                                                                    \
+  case n:                                                                                          \
+    weigh_step(dtype, n, vecs, work, q);                                                           \
+    break;
+  switch (work->count - q) {
+    REST(1)
+#if LANES > 4
+    REST(2) REST(3) REST(4) REST(5)
+#endif
+  }
+#undef REST
 }
 
 /* float32 takes all rows at once; what has to be widened goes in runs of rows
@@ -504,8 +515,11 @@ INLINE void weigh_block(attn_dtype dtype, size_t vecs, const struct weighing *wo
     float widened[RUN * VALUE_VECS * LANES] __attribute__((aligned(64)));
     for (size_t r = 0; r < work->rows; r++)
       for (size_t v = 0; v < vecs; v++)
-        store(widened + (r * vecs + v) * LANES,
-              load_numbers(dtype, work->values, r * work->dim + v * LANES));
+{
+      vec value = load_numbers(dtype, work->values, r * work->dim + v * LANES);
+      if (dtype == ATTN_INT8) value *= work->scales[r];
+        store(widened + (r * vecs + v) * LANES, value);
+}
     struct weighing wide = *work;
     wide.values = widened;
     wide.dim = vecs * LANES;
@@ -519,6 +533,7 @@ INLINE void weigh_rows(attn_dtype dtype, const struct attn_weighing *work, size_
                            .count = work->count,
                            .stride = work->stride,
                            .rows = rows,
+			   .scales=work->values.scales?work->values.scales+from:NULL,
                            .dim = work->dim,
                            .apart = work->dim,
                            .first = from == 0};

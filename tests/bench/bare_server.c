@@ -21,7 +21,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-enum { THREADS_MAX = 64, BACKLOG = 1024, CONNECTION_MEMORY = 64 << 10 };
+enum { THREADS_MAX = 64, BACKLOG = 1024 };
 
 struct bare_server {
   struct MHD_Daemon *daemons[THREADS_MAX];
@@ -72,9 +72,9 @@ static bool make_reply(struct bare_server *server, size_t length) {
 static bool start_threads(struct bare_server *server, unsigned threads) {
   const unsigned flags = MHD_USE_EPOLL_INTERNAL_THREAD | MHD_USE_NO_LISTEN_SOCKET | MHD_USE_ITC;
   while (server->count < threads) {
-    struct MHD_Daemon *daemon = MHD_start_daemon(
-        flags, 0, NULL, NULL, answer, server, MHD_OPTION_CONNECTION_MEMORY_LIMIT,
-        (size_t)CONNECTION_MEMORY, MHD_OPTION_NOTIFY_COMPLETED, completed, NULL, MHD_OPTION_END);
+    struct MHD_Daemon *daemon =
+        MHD_start_daemon(flags, 0, NULL, NULL, answer, server, MHD_OPTION_NOTIFY_COMPLETED,
+                         completed, NULL, MHD_OPTION_END);
     if (!daemon) return false;
     server->daemons[server->count++] = daemon;
   }

@@ -436,7 +436,8 @@ def test_client_leaves_early(daemon, where, how):
 
 @pytest.mark.parametrize("how", ["close", "reset"])
 def test_client_leaves_while_it_is_computed(daemon, how):
-    connections = [Wire(daemon).send(wire.slow_to_compute()) for _ in range(3)]
+    data = wire.slow_to_compute()
+    connections = [Wire(daemon).send(data) for _ in range(3)]
     harness.wait_until(
         lambda: daemon.metric("attentiond_requests_in_flight") >= 2, 20, "the requests to begin")
     for connection in connections:
@@ -447,8 +448,9 @@ def test_client_leaves_while_it_is_computed(daemon, how):
 
 
 def test_reset_in_the_middle_of_a_large_reply(daemon):
+    data = wire.large_reply()
     for _ in range(3):
-        connection = Wire(daemon, timeout=60).send(wire.large_reply())
+        connection = Wire(daemon, timeout=60).send(data)
         assert connection.read_some()
         connection.reset()
     harness.wait_until(
@@ -456,8 +458,9 @@ def test_reset_in_the_middle_of_a_large_reply(daemon):
 
 
 def test_large_reply_is_whole(daemon):
+    data = wire.large_reply()
     with Wire(daemon, timeout=60) as connection:
-        first = connection.ask(wire.large_reply())
+        first = connection.ask(data)
         assert first.status == 200 and len(first.body) >= wire.LARGE_REPLY_BYTES
-        second = connection.ask(wire.large_reply())
+        second = connection.ask(data)
         assert first.body == second.body

@@ -141,11 +141,10 @@ def test_slow_reader(start_daemon):
 
 def test_computing_has_no_deadline(start_daemon):
     daemon = start_daemon("--head-timeout", 1, "--body-timeout", 1, "--idle-timeout", 1, "--threads", 1)
+    data = wire.slow_to_compute()
     with ExitStack() as stack:
         # One worker, so that the last ones wait for longer than any timeout.
-        connections = [stack.enter_context(Wire(daemon, timeout=60)) for _ in range(6)]
-        for connection in connections:
-            connection.send(wire.slow_to_compute())
+        connections = [stack.enter_context(Wire(daemon, timeout=60).send(data)) for _ in range(6)]
         for connection in connections:
             assert connection.reply().status == 200
     assert daemon.metric(TIMED_OUT) == 0
@@ -364,9 +363,8 @@ def test_flood_beyond_all_limits(start_daemon):
 def test_full_queue(start_daemon):
     daemon = start_daemon("--threads", 1, "--max-queue", 1)
     with ExitStack() as stack:
-        connections = [stack.enter_context(Wire(daemon, timeout=60)) for _ in range(6)]
-        for connection in connections:
-            connection.send(wire.slow_to_compute())
+        data = wire.slow_to_compute()
+        connections = [stack.enter_context(Wire(daemon, timeout=60).send(data)) for _ in range(6)]
         replies = [connection.reply() for connection in connections]
         refused = [reply for reply in replies if reply.status == 503]
         assert 1 <= len(refused) < 6
