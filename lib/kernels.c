@@ -275,31 +275,47 @@ INLINE vec load_numbers(attn_dtype dtype, const void *data, size_t index) {
  * error of a product over 4096 components at that of a short one, and leaves
  * the part of a panel that is in use in the first-level cache.
  *
- * Smaller numbers are widened as they are loaded for FEW queries, and else once
- * per chunk, into room that stays in the first-level cache. */
-enum { PANEL = 16, CHUNK = 128, MICRO = LANES == 4 ? 2 : 6 };
+ * Smaller numbers are widened in registers for one query, which is bound by how
+ * fast memory comes in, and for more once per chunk, into room that stays in
+ * the first-level cache. Either way they meet queries as the same float32, so
+ * one query alone gets what it gets in a batch. */
+enum { PANEL = 16, CHUNK = 128, MICRO = LANES == 4 ? 2 : LANES == 8 ? 4 : 6 };
 enum { PANEL_VECS = PANEL / LANES, WIDE_PANELS = LANES == 16 ? 2 : 1 };
-#ifndef FEW
-#define FEW 1
+#if LANES == 16
+#define EACH_REST(X) X(1) X(2) X(3) X(4) X(5)
+#elif LANES == 8
+#define EACH_REST(X) X(1) X(2) X(3)
+#else
+#define EACH_REST(X) X(1)
 #endif
 enum pair_op { PAIR_PRODUCT, PAIR_DISTANCE2 };
 
 /* A chunk of one panel or two, and all queries. */
 struct meeting {
-  const float *queries; /* `count` of them, dim apart */
+  const float *queries; /* `count`, dim apart */
   size_t count, dim;
-  const void *panels;
-  const float *scales;
-  size_t apart, chunk; /* components: from panel to panel, and of each */
+  const void *panels;  /* numbers of some dtype, ... */
+  const float *scales; /* ... theirs where it is int8 */
+  size_t apart, chunk; /* components: from one panel to the next, and of each */
   float *scores;
   size_t stride;
-  bool first; /* chunk: set the scores, don't add to them */
+  bool first; /* the first chunk: scores are set, not added to */
 };
 
 INLINE vec pair_step(enum pair_op op, vec sum, float query, vec key) {
   if (op == PAIR_PRODUCT) return sum + key * query;
   const vec difference = key - query;
   return sum + difference * difference;
+}
+
+/* Component j of the keys of vector v. A sum of products can be multiplied by
+ * the scale when it is done, a distance can't. */
+INLINE vec load_key(enum pair_op op, attn_dtype dtype, const struct meeting *meeting, size_t j,
+                    size_t v) {
+  const size_t component = v / PANEL_VECS * meeting->apart + j, lane = v % PANEL_VECS * LANES;
+  const vec key = load_numbers(dtype, meeting->panels, component * PANEL + lane);
+  if (dtype != ATTN_INT8 || op == PAIR_PRODUCT) return key;
+  return key * load(meeting->scales + v * LANES);
 }
 
 INLINE void micro_step(enum pair_op op, attn_dtype dtype, size_t n, size_t panels,
@@ -311,9 +327,7 @@ INLINE void micro_step(enum pair_op op, attn_dtype dtype, size_t n, size_t panel
       sum[q][v] = all(0);
   for (size_t j = 0; j < meeting->chunk; j++)
     for (size_t v = 0; v < panels * PANEL_VECS; v++) {
-      const size_t which = v / PANEL_VECS, lane = v % PANEL_VECS * LANES;
-      vec key = load_numbers(dtype, meeting->panels, (which * meeting->apart + j) * PANEL + lane);
-      if (dtype == ATTN_INT8) key *= load(meeting->scales + v * LANES);
+      const vec key = load_key(op, dtype, meeting, j, v);
       for (size_t q = 0; q < n; q++)
         sum[q][v] = pair_step(op, sum[q][v], queries[q * meeting->dim + j], key);
     }
@@ -332,12 +346,7 @@ INLINE void meet(enum pair_op op, attn_dtype dtype, size_t panels, const struct 
   case n:                                                                                          \
     micro_step(op, dtype, n, panels, meeting, q);                                                  \
     break;
-  switch (meeting->count - q) {
-    REST(1)
-#if LANES > 4
-    REST(2) REST(3) REST(4) REST(5)
-#endif
-  }
+  switch (meeting->count - q) { EACH_REST(REST) }
 #undef REST
 }
 
@@ -357,22 +366,15 @@ static __attribute__((noinline)) void meet_widened(enum pair_op op, size_t panel
 INLINE void meet_chunk(enum pair_op op, attn_dtype dtype, size_t panels,
                        const struct meeting *meeting) {
   if (dtype == ATTN_F32) {
-    meet(op, dtype, panels, meeting);
-  } else if (FEW == 1 && meeting->count == 1) {
+    meet(op, ATTN_F32, panels, meeting);
+  } else if (meeting->count == 1) {
     micro_step(op, dtype, 1, panels, meeting, 0);
-  } else if (FEW > 1 && meeting->count <= FEW) {
-    meet(op, dtype, panels, meeting);
   } else {
     float widened[WIDE_PANELS * CHUNK * PANEL] __attribute__((aligned(64)));
-    for (size_t v = 0; v < panels * PANEL_VECS; v++) {
-      const size_t which = v / PANEL_VECS, lane = v % PANEL_VECS * LANES;
-      const vec scale = dtype == ATTN_INT8 ? load(meeting->scales + v * LANES) : all(1);
-      for (size_t j = 0; j < meeting->chunk; j++) {
-        vec key = load_numbers(dtype, meeting->panels, (which * meeting->apart + j) * PANEL + lane);
-        if (dtype == ATTN_INT8) key *= scale;
-        store(widened + (which * meeting->chunk + j) * PANEL + lane, key);
-      }
-    }
+    for (size_t v = 0; v < panels * PANEL_VECS; v++)
+      for (size_t j = 0; j < meeting->chunk; j++)
+        store(widened + (v / PANEL_VECS * meeting->chunk + j) * PANEL + v % PANEL_VECS * LANES,
+              load_key(op, dtype, meeting, j, v));
     struct meeting wide = *meeting;
     wide.panels = widened;
     wide.apart = meeting->chunk;
@@ -438,16 +440,15 @@ static void panels_distance2(const struct attn_panels *panels, float *scores, si
 
 enum { VALUE_VECS = LANES == 16 ? 2 : LANES == 8 ? 2 : 4 };
 
-/* Some rows of a column of values, and all queries. */
+/* Some rows of some components, and all queries. */
 struct weighing {
   const float *weights; /* count x stride */
   size_t count, stride;
-  const void *values;
-  const float *scales;
-  size_t rows, dim; /* dim: from row to row */
+  const void *values; /* numbers of some dtype; scales are in the weights */
+  size_t rows, dim;   /* dim: from one row to the next */
   float *outputs;
-  size_t apart, width; /* of outputs: from query to query, and how many are due */
-  bool first;          /* rows: set the outputs, don't add to them */
+  size_t apart, width; /* from one query's to the next, and how many are due */
+  bool first;          /* the first rows: outputs are set, not added to */
 };
 
 INLINE void weigh_step(attn_dtype dtype, size_t n, size_t vecs, const struct weighing *work,
@@ -459,8 +460,7 @@ INLINE void weigh_step(attn_dtype dtype, size_t n, size_t vecs, const struct wei
       sum[i][v] = all(0);
   for (size_t r = 0; r < work->rows; r++)
     for (size_t v = 0; v < vecs; v++) {
-      vec value = load_numbers(dtype, work->values, r * work->dim + v * LANES);
-      if (dtype == ATTN_INT8) value *= work->scales[r];
+      const vec value = load_numbers(dtype, work->values, r * work->dim + v * LANES);
       for (size_t i = 0; i < n; i++)
         sum[i][v] += value * weights[i * work->stride + r];
     }
@@ -483,18 +483,13 @@ INLINE void weigh_column(attn_dtype dtype, size_t vecs, const struct weighing *w
   case n:                                                                                          \
     weigh_step(dtype, n, vecs, work, q);                                                           \
     break;
-  switch (work->count - q) {
-    REST(1)
-#if LANES > 4
-    REST(2) REST(3) REST(4) REST(5)
-#endif
-  }
+  switch (work->count - q) { EACH_REST(REST) }
 #undef REST
 }
 
-/* float32 takes all rows at once; what has to be widened goes in runs of rows
- * that fit the first-level cache as float32, and so does a single query, for
- * the sake of the same sums. */
+/* float32 takes all rows at once. What has to be widened goes in runs of rows
+ * that fit the first-level cache as float32; one query alone too, although it
+ * widens in registers, because its sums must be those of a batch. */
 enum { RUN = 128 };
 
 static __attribute__((noinline)) void weigh_widened(size_t vecs, const struct weighing *work) {
@@ -506,20 +501,15 @@ static __attribute__((noinline)) void weigh_widened(size_t vecs, const struct we
 
 INLINE void weigh_block(attn_dtype dtype, size_t vecs, const struct weighing *work) {
   if (dtype == ATTN_F32) {
-    weigh_column(dtype, vecs, work);
-  } else if (FEW == 1 && work->count == 1) {
+    weigh_column(ATTN_F32, vecs, work);
+  } else if (work->count == 1) {
     weigh_step(dtype, 1, vecs, work, 0);
-  } else if (FEW > 1 && work->count <= FEW) {
-    weigh_column(dtype, vecs, work);
   } else {
     float widened[RUN * VALUE_VECS * LANES] __attribute__((aligned(64)));
     for (size_t r = 0; r < work->rows; r++)
       for (size_t v = 0; v < vecs; v++)
-{
-      vec value = load_numbers(dtype, work->values, r * work->dim + v * LANES);
-      if (dtype == ATTN_INT8) value *= work->scales[r];
-        store(widened + (r * vecs + v) * LANES, value);
-}
+        store(widened + (r * vecs + v) * LANES,
+              load_numbers(dtype, work->values, r * work->dim + v * LANES));
     struct weighing wide = *work;
     wide.values = widened;
     wide.dim = vecs * LANES;
@@ -533,7 +523,6 @@ INLINE void weigh_rows(attn_dtype dtype, const struct attn_weighing *work, size_
                            .count = work->count,
                            .stride = work->stride,
                            .rows = rows,
-			   .scales=work->values.scales?work->values.scales+from:NULL,
                            .dim = work->dim,
                            .apart = work->dim,
                            .first = from == 0};

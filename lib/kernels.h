@@ -16,7 +16,7 @@ struct attn_panels {
 };
 
 struct attn_weighing {
-  const float *weights; /* count x stride; with scales: times the scale of the row */
+  const float *weights; /* count x stride; for values with scales: times the row's */
   size_t count, stride;
   struct attn_numbers values; /* rows x dim */
   size_t rows, dim;
@@ -40,11 +40,11 @@ struct attn_kernels {
   void (*row_additive)(float *scores, const float *hidden, size_t n, float query, float v,
                        bool first);
 
-  /* Queries against panels of keys: scores[q * stride + r] is the product, or
-   * the squared distance. What is computed for a pair depends on its query and
-   * its key alone, not on their places or their neighbours: equal keys tie, and
-   * a query gets the same answer alone and in a batch. Keys are what their dtype
-   * says; smaller ones are widened here. */
+  /* Queries against panels of keys: scores[q * stride + r] is the product (where
+   * keys have scales: still to be multiplied by the key's), or the squared
+   * distance. What is computed for a pair depends on its query and its key
+   * alone, not on their places or their neighbours: equal keys tie, and a query
+   * gets the same answer alone and in a batch. */
   void (*panels_dot)(const struct attn_panels *panels, float *scores, size_t stride);
   void (*panels_distance2)(const struct attn_panels *panels, float *scores, size_t stride);
   /* outputs[q * dim + i] = sum_r weights[q * stride + r] * values[r * dim + i]; reads

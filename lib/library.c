@@ -4,6 +4,9 @@
  * attn_init() alone, before threads start, and never changed afterwards, so
  * readers need no synchronisation. */
 #include <cblas.h>
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
 
 #include "attention.h"
 #include "kernels.h"
@@ -32,6 +35,14 @@ const char *attn_kernels_name(void) {
   return chosen->name;
 }
 
+#if defined(__x86_64__)
+/* Clang 14's __builtin_cpu_supports() doesn't know this one. */
+static bool has_f16c(void) {
+  unsigned a, b, c, d;
+  return __get_cpuid(1, &a, &b, &c, &d) && (c & bit_F16C);
+}
+#endif
+
 void attn_init(void) {
   openblas_set_num_threads(1);
 #if defined(__x86_64__)
@@ -39,7 +50,7 @@ void attn_init(void) {
   if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
       __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512bw"))
     chosen = &attn_kernels_avx512;
-  else if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
+  else if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && has_f16c())
     chosen = &attn_kernels_avx2;
 #endif
 }

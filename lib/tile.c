@@ -93,6 +93,15 @@ static struct attn_panels panels_of(const struct attn_scorer *scorer, const stru
                               .panel_count = attn_panel_rows(tile->rows) / ATTN_PANEL};
 }
 
+/* Products, with the scales of keys that have them. */
+static void products(const struct attn_scorer *scorer, const struct attn_panels *work, size_t rows,
+                     float *scores) {
+  const size_t stride = attn_panel_rows(rows);
+  scorer->kernels->panels_dot(work, scores, stride);
+  for (size_t q = 0; work->keys.scales && q < work->count; q++)
+    scorer->kernels->row_times(scores + q * stride, work->keys.scales, rows);
+}
+
 void attn_scorer_enter_tile(const struct attn_scorer *scorer, const struct attn_tile *tile,
                             struct attn_scratch *scratch) {
   const enum score_base base = scorer->score->kind->base;
@@ -105,7 +114,7 @@ void attn_scorer_enter_tile(const struct attn_scorer *scorer, const struct attn_
   } else if (base == BASE_ADDITIVE) {
     const struct attn_panels work =
         panels_of(scorer, tile, scorer->score->params.tensor[W_K], scorer->hidden);
-    scorer->kernels->panels_dot(&work, scratch->hidden, attn_panel_rows(tile->rows));
+    products(scorer, &work, tile->rows, scratch->hidden);
   } else if (base == BASE_COSINE) {
     for (size_t r = 0; r < tile->rows; r++)
       scratch->key_factors[r] = tile->norms[r] > 0 ? (float)(1.0 / tile->norms[r]) : 0.0f;
@@ -131,7 +140,7 @@ void attn_scorer_fast(const struct attn_scorer *scorer, const struct attn_tile *
   const float *from = queries->fast + first * queries->dim;
   const struct attn_panels work = panels_of(scorer, tile, from, count);
   if (base == BASE_DOT || base == BASE_COSINE)
-    kernels->panels_dot(&work, scores, stride);
+    products(scorer, &work, rows, scores);
   else if (base == BASE_DISTANCE)
     kernels->panels_distance2(&work, scores, stride);
   for (size_t q = 0; q < count; q++) {

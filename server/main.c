@@ -226,7 +226,8 @@ int main(int argc, char **argv) {
   switch (options_read(&options, argc, argv, environ, error, sizeof error)) {
   case OPTIONS_FAILED:
     fprintf(stderr, "attentiond: %s\n", error);
-    return EXIT_USAGE;
+    code = EXIT_USAGE;
+    break;
   case OPTIONS_HELP:
     options_print_help();
     break;

@@ -9,7 +9,7 @@
  * worker computed it. Between those it belongs to the batcher. */
 #include <math.h>
 #include <stdlib.h>
-#include <time.h>
+#include <string.h>
 
 #include "api/api.h"
 #include "codec/body.h"
@@ -251,11 +251,19 @@ static void refuse(struct asking *asking, const struct problem *problem) {
   http_complete(reply);
 }
 
-/* What is expected of a body's numbers in JSON. */
+/* What is expected of a body's numbers in JSON, and of weights in the reply. */
 #define SECONDS_PER_BODY_BYTE 3e-9
-#define BYTES_PER_NUMBER      8.0
-/* ... and of a weight in the reply, when nobody knows yet whether any is wanted. */
-#define SECONDS_PER_WEIGHT 20e-9
+#define BYTES_PER_NUMBER      10.0
+#define SECONDS_PER_WEIGHT    20e-9
+
+/* A guess, made before the body is read: only what is short is looked at. */
+static bool seems_to_want_weights(const struct http_request *request) {
+  enum { SHORT = 4096 };
+  const char *body = request->body;
+  const size_t length = request->body_length;
+  return length > SHORT ||
+         (!memmem(body, length, "\"none\"", 6) && !memmem(body, length, "\"top\"", 5));
+}
 
 double api_attend_stored_cost(void *context, const struct http_request *request) {
   const struct api *api = context;
@@ -265,8 +273,9 @@ double api_attend_stored_cost(void *context, const struct http_request *request)
   if (memory) {
     const size_t dim = attn_snapshot_key_dim(memory->snapshot);
     const double queries = fmax(1, length / (BYTES_PER_NUMBER * (double)dim));
-    seconds += queries * (batcher_cost(memory->snapshot, 1, dim) +
-                          (double)attn_snapshot_rows(memory->snapshot) * SECONDS_PER_WEIGHT);
+    seconds += queries * batcher_cost(memory->snapshot, 1, dim);
+    if (seems_to_want_weights(request))
+      seconds += queries * (double)attn_snapshot_rows(memory->snapshot) * SECONDS_PER_WEIGHT;
     memory_free(memory);
   }
   return seconds;

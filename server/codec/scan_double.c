@@ -17,13 +17,12 @@ bool scan_double(struct scan *scan, double *value) {
   const char *start = scan->at;
   float narrow;
   if (number_scan(&scan->at, scan->end, &narrow) == NUMBER_MALFORMED) return false;
-  int length = (int)(scan->at - start);
+  size_t length = (size_t)(scan->at - start);
   json_error_t error;
-  json_t *number =
-      json_loadb(start, (size_t)length, JSON_DECODE_ANY | JSON_DECODE_INT_AS_REAL, &error);
+  json_t *number = json_loadb(start, length, JSON_DECODE_ANY | JSON_DECODE_INT_AS_REAL, &error);
   if (!number && json_error_code(&error) == json_error_numeric_overflow)
     return scan_fault(scan, PROBLEM_INVALID_NUMBER, "expected a number within float64, got %.*s",
-                      length < 64 ? length : 64, start);
+                      length < 64 ? (int)length : 64, start);
   if (!number) return problem_set_status(scan->problem, ATTN_NO_MEMORY, scan->pointer);
   *value = json_real_value(number);
   json_decref(number);

@@ -193,8 +193,20 @@ START_TEST(test_memory_id_faults) {
 END_TEST
 
 START_TEST(test_memory_dtype) {
-  refuse_memory("{" KV ",\"dtype\":\"f16\"}", "invalid_parameter", "/dtype", "\"f32\"");
-  refuse_memory("{" KV ",\"dtype\":\"f32 \"}", "invalid_parameter", "/dtype", NULL);
+  struct memory_body body = take_memory("{" KV "}");
+  ck_assert_int_eq(body.dtype, ATTN_F32);
+  memory_body_free(&body);
+  const attn_dtype_info *info;
+  for (size_t i = 0; (info = attn_dtype_info_at(i)); i++) {
+    char text[128];
+    snprintf(text, sizeof text, "{" KV ",\"dtype\":\"%s\"}", info->name);
+    body = take_memory(text);
+    ck_assert_int_eq(body.dtype, info->dtype);
+    memory_body_free(&body);
+    refuse_memory("{" KV ",\"dtype\":\"f64\"}", "invalid_parameter", "/dtype", info->name);
+  }
+  refuse_memory("{" KV ",\"dtype\":\"f32 \"}", "invalid_parameter", "/dtype", "\"f32 \"");
+  refuse_memory("{" KV ",\"dtype\":\"\"}", "invalid_parameter", "/dtype", NULL);
   refuse_memory("{" KV ",\"dtype\":32}", "invalid_type", "/dtype", NULL);
 }
 END_TEST

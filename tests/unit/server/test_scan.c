@@ -242,15 +242,18 @@ END_TEST
 
 /* Where a fault of meaning comes first, a fault of syntax behind it counts. */
 START_TEST(test_syntax_wins) {
-  static const char *const texts[] = {"{\"queries\":[[\"a\"]],}",
-                                      "{\"queries\":[[1e39,]]}",
-                                      "{\"queries\":[[1],[2,3]],\"a\"}",
-                                      "{\"nonsense\":[1,2}",
-                                      "[1",
-                                      "{\"weights\":7,\"x\":01}",
-                                      "{\"queries\":[],\"queries\":[]}",
-                                      "{\"score\":\"x\",\"y\":{\"a\":1,\"a\":2}}",
-                                      "{\"queries\":[[1]],\"keys\":[[1]],\"values\":[[1]]} x"};
+  static const char *const texts[] = {
+      "{\"queries\":[[\"a\"]],}",
+      "{\"queries\":[[1e39,]]}",
+      "{\"queries\":[[1],[2,3]],\"a\"}",
+      "{\"queries\":[[1]],\"score\":{\"type\":\"dot\",\"type\":\"dot\"}}",
+      "{\"queries\":[[1]],\"weights\":{\"top\":1,\"t\\u006fp\":1}}",
+      "{\"nonsense\":[1,2}",
+      "[1",
+      "{\"weights\":7,\"x\":01}",
+      "{\"queries\":[],\"queries\":[]}",
+      "{\"score\":\"x\",\"y\":{\"a\":1,\"a\":2}}",
+      "{\"queries\":[[1]],\"keys\":[[1]],\"values\":[[1]]} x"};
   for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++)
     judge(texts[i], strlen(texts[i]), false);
 }

@@ -1,0 +1,176 @@
+"""The daemon against FastAPI with PyTorch, over HTTP, with one load client.
+
+Both hold the same memories and get the same bytes. The service runs with one
+worker and with two; the better one counts, case by case. All of it shares the
+cores with the client.
+"""
+import json
+import os
+import signal
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+
+import numpy
+import orjson
+
+from contestant import normal
+
+MEMORIES = {"small": (1000, 64), "large": (10000, 768)}
+
+# name, memory, queries, clients, seconds of a round, goal
+CASES = [("small_1", "small", 1, 1, 1.5, ">= 10"),
+         ("small_32", "small", 1, 32, 1.5, ">= 10"),
+         ("large_1", "large", 64, 1, 3.0, "> 1"),
+         ("large_32", "large", 64, 32, 6.0, ">= 3")]
+ROUNDS = 5
+TOLERANCE = 1e-4
+PATIENCE = 120  # seconds for a server to start: importing torch takes some
+
+
+def attend_body(memory, batch):
+    queries = normal(3, batch, MEMORIES[memory][1])
+    return orjson.dumps({"queries": queries, "weights": "none"}, option=orjson.OPT_SERIALIZE_NUMPY)
+
+
+def attend_request(memory, batch):
+    body = attend_body(memory, batch)
+    head = (f"POST /v1/memories/{memory}/attend HTTP/1.1\r\nHost: 127.0.0.1\r\n"
+            f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n")
+    return head.encode() + body
+
+
+class Server:
+    """A server in a process group of its own."""
+
+    def __init__(self, name, command, environment=None, folder=None):
+        self.name, self.port = name, None
+        self.process = subprocess.Popen(command, env={**os.environ, **(environment or {})},
+                                        cwd=folder, start_new_session=True)
+
+    def call(self, method, path, body=None):
+        request = urllib.request.Request(f"http://127.0.0.1:{self.port}{path}", data=body,
+                                         method=method,
+                                         headers={"Content-Type": "application/json"})
+        with urllib.request.urlopen(request, timeout=PATIENCE) as reply:
+            return json.loads(reply.read())
+
+    def wait_until(self, ready):
+        deadline = time.monotonic() + PATIENCE
+        while not ready():
+            if self.process.poll() is not None or time.monotonic() > deadline:
+                raise RuntimeError(f"{self.name} did not start")
+            time.sleep(0.05)
+
+    def close(self):
+        os.killpg(self.process.pid, signal.SIGTERM)
+        try:
+            self.process.wait(20)
+        except subprocess.TimeoutExpired:
+            os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
+
+
+def start_daemon(options, folder):
+    port_file = os.path.join(folder, "port")
+    server = Server("attentiond", [
+        os.path.join(options.build, "attentiond"), "--listen-port", "0", "--port-file", port_file,
+        "--data-dir", "", "--threads", str(options.threads), "--log-level", "warning"])
+    server.wait_until(lambda: os.path.exists(port_file))
+    with open(port_file, encoding="ascii") as file:
+        server.port = int(file.read())
+    for name, shape in MEMORIES.items():
+        server.call("PUT", f"/v1/memories/{name}", orjson.dumps(
+            {"keys": normal(1, *shape), "values": normal(2, *shape)},
+            option=orjson.OPT_SERIALIZE_NUMPY))
+    return server
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def start_service(options, workers):
+    port = free_port()
+    memories = ",".join(f"{name}:{m}x{d}" for name, (m, d) in MEMORIES.items())
+    server = Server(
+        f"FastAPI with {workers} workers",
+        [sys.executable, "-m", "uvicorn", "service:app", "--host", "127.0.0.1", "--port", str(port),
+         "--workers", str(workers), "--log-level", "warning", "--no-access-log"],
+        {"PEER_MEMORIES": memories, "PEER_THREADS": str(max(1, options.threads // workers))},
+        os.path.dirname(os.path.abspath(__file__)))
+    server.port = port
+    seen = set()
+
+    def all_answer():
+        try:
+            seen.add(server.call("GET", "/healthz")["process"])
+        except OSError:
+            pass
+        return len(seen) == workers
+
+    server.wait_until(all_answer)
+    return server
+
+
+def check(servers):
+    """They all have to answer the same, or their rates mean nothing."""
+    for memory in MEMORIES:
+        outputs = [numpy.array(server.call("POST", f"/v1/memories/{memory}/attend",
+                                           attend_body(memory, 3))["outputs"])
+                   for server in servers]
+        for server, output in zip(servers, outputs):
+            error = numpy.abs(output - outputs[0]).max()
+            if error > TOLERANCE:
+                raise RuntimeError(f"{server.name} differs from {servers[0].name} by {error}")
+
+
+def load(options, server, request_file, clients, seconds):
+    command = [os.path.join(options.build, "tests/bench/load"), "--port", str(server.port),
+               "--request", request_file, "--connections", str(clients),
+               "--warm-up", str(seconds / 4), "--seconds", str(seconds)]
+    return json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
+
+
+def measure_case(report, options, servers, case, folder):
+    name, memory, batch, clients, seconds, goal = case
+    request_file = os.path.join(folder, name)
+    with open(request_file, "wb") as file:
+        file.write(attend_request(memory, batch))
+    rounds = []
+    for _ in range(1 if options.quick else ROUNDS):
+        rounds.append([load(options, server, request_file, clients,
+                            seconds / 10 if options.quick else seconds) for server in servers])
+    shape = "{} x {}".format(*MEMORIES[memory])
+    inputs = f"B = {batch}, {shape}, {clients} client{'s' if clients > 1 else ''}"
+    for which, server in enumerate(servers):
+        for what, unit, factor in (("rate", "requests/s", 1), ("p50", "ms", 1e3), ("p99", "ms", 1e3)):
+            value = statistics.median(r[which][what] for r in rounds) * factor
+            report.add(f"http_{name}_{what}", f"{inputs}, {server.name}", value, unit)
+    ratio = statistics.median(r[0]["rate"] / max(s["rate"] for s in r[1:]) for r in rounds)
+    report.add(f"http_{name}_ratio", inputs, ratio, "ours/theirs", goal)
+    report.row(inputs, *(f"{statistics.median(r[i]['rate'] for r in rounds):.1f}"
+                         for i in range(len(servers))), f"{ratio:.2f} ({goal})")
+
+
+def measure(report, options):
+    servers = []
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            servers.append(start_daemon(options, folder))
+            for workers in (1, 2):
+                servers.append(start_service(options, workers))
+            check(servers)
+            report.title("requests/s over HTTP; client and servers share the cores")
+            report.row("", *(server.name for server in servers), "ratio to the better")
+            for case in CASES:
+                measure_case(report, options, servers, case, folder)
+        finally:
+            for server in servers:
+                server.close()
