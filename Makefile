@@ -209,7 +209,7 @@ INCLUDEDIR = $(PREFIX)/include
 MANDIR = $(PREFIX)/share/man
 DOCDIR = $(PREFIX)/share/doc/attentiond
 UNITDIR = $(PREFIX)/lib/systemd/system
-DOCUMENTS = $(wildcard LICENSE README.md) config/attentiond.json config/prometheus.yml config/grafana.json
+DOCUMENTS = LICENSE README.md config/attentiond.json config/prometheus.yml config/grafana.json
 
 install: all
 	install -d $(addprefix $(DESTDIR),$(BINDIR) $(LIBDIR)/pkgconfig $(INCLUDEDIR) $(MANDIR)/man8 \

@@ -1,14 +1,13 @@
 /* Memories that the configuration names, from their files into the registry. */
 #include <stdio.h>
-#include <time.h>
 
 #include "api/api.h"
+#include "base/clock.h"
 #include "codec/config_file.h"
 
 static bool load(struct api *api, const struct preload *preload, struct log *log, char *error,
                  size_t error_size) {
-  struct timespec start, end;
-  clock_gettime(CLOCK_MONOTONIC, &start);
+  const double start = clock_seconds();
   struct memory_body body;
   if (!preload_read(preload, &body, error, error_size)) return false;
   struct problem problem;
@@ -22,12 +21,10 @@ static bool load(struct api *api, const struct preload *preload, struct log *log
   const enum registry_result result = registry_put(api->registry, memory, NULL);
   const bool published = result == REGISTRY_CREATED || result == REGISTRY_REPLACED;
   if (published) {
-    clock_gettime(CLOCK_MONOTONIC, &end);
     LOG(log, LOG_INFO, "memory_loaded", log_text("memory", preload->name),
         log_text("file", preload->path),
         log_integer("rows", (int64_t)attn_snapshot_rows(memory->snapshot)),
-        log_number("seconds", (double)(end.tv_sec - start.tv_sec) +
-                                  1e-9 * (double)(end.tv_nsec - start.tv_nsec)));
+        log_number("seconds", clock_seconds() - start));
   } else {
     snprintf(error, error_size, "%s: there is not enough memory for it", preload->path);
     memory_free(memory);

@@ -29,7 +29,8 @@
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
+
+#include "base/clock.h"
 
 enum { BATCH_QUERIES = 256 };
 
@@ -40,12 +41,6 @@ struct batcher {
   pthread_mutex_t mutex;
   struct question *pending, **pending_end; /* in order of arrival */
 };
-
-static double seconds_now(void) {
-  struct timespec now;
-  clock_gettime(CLOCK_MONOTONIC, &now);
-  return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
-}
 
 /* Multiplications that a core gets done in a second, rather less than it can:
  * what is expected to take long should. */
@@ -68,7 +63,7 @@ struct batch {
 static bool gives_up(void *context) {
   const struct batch *batch = context;
   if (batch->batcher->hurry && batch->batcher->hurry(batch->batcher->hurry_context)) return true;
-  return batch->deadline < INFINITY && seconds_now() > batch->deadline;
+  return batch->deadline < INFINITY && clock_seconds() > batch->deadline;
 }
 
 static void finish(struct question *question, attn_status status, double now) {
@@ -85,9 +80,9 @@ static void compute_alone(struct batcher *batcher, struct question *question,
   request.cancelled = gives_up;
   request.cancel_context = &batch;
   request.fault_query = &question->fault_query;
-  const double start = seconds_now();
+  const double start = clock_seconds();
   const attn_status status = attn_attend(question->snapshot, &request, pool);
-  const double end = seconds_now();
+  const double end = clock_seconds();
   question->seconds = end - start;
   finish(question, status, end);
 }
@@ -166,9 +161,9 @@ static bool compute_together(struct batcher *batcher, struct question *first, si
   request.largest_count = tray.largest_count;
   request.cancelled = gives_up;
   request.cancel_context = &batch;
-  const double start = seconds_now();
+  const double start = clock_seconds();
   const attn_status status = attn_attend(first->snapshot, &request, pool);
-  const double end = seconds_now();
+  const double end = clock_seconds();
   answered = status == ATTN_OK || status == ATTN_CANCELLED;
   size_t offset = 0;
   for (struct question *q = first, *next; answered && q; q = next) {
@@ -229,7 +224,7 @@ static struct question *take(struct batcher *batcher, const struct question *wan
 /* Drops those that nobody waits for any more, after they had to wait. */
 static struct question *sift(struct question *questions) {
   struct question *kept = NULL, **end = &kept;
-  const double now = seconds_now();
+  const double now = clock_seconds();
   for (struct question *q = questions, *next; q; q = next) {
     next = q->following;
     q->following = NULL;

@@ -36,7 +36,8 @@
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdlib.h>
-#include <time.h>
+
+#include "base/clock.h"
 
 /* Seconds that a job may wait per second that it takes. */
 #define PATIENCE 8.0
@@ -81,12 +82,6 @@ struct occupation {
 };
 static _Thread_local struct occupation occupation;
 
-static double seconds_now(void) {
-  struct timespec now;
-  clock_gettime(CLOCK_MONOTONIC, &now);
-  return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
-}
-
 /* ---- The queue, with the mutex held ---- */
 
 static void heap_push(struct workers *workers, struct job job) {
@@ -113,7 +108,7 @@ static struct job heap_pop(struct workers *workers) {
 
 static void run_job(const struct job *job) {
   const struct occupation before = occupation;
-  occupation = (struct occupation){.seconds = job->seconds, .since = seconds_now()};
+  occupation = (struct occupation){.seconds = job->seconds, .since = clock_seconds()};
   job->run(job->argument);
   occupation = before;
 }
@@ -128,7 +123,7 @@ static void run_slices(struct group *group) {
 static void help(struct workers *workers, struct group *group) {
   group->helpers++;
   pthread_mutex_unlock(&workers->mutex);
-  occupation = (struct occupation){.seconds = group->seconds, .since = seconds_now()};
+  occupation = (struct occupation){.seconds = group->seconds, .since = clock_seconds()};
   run_slices(group);
   pthread_mutex_lock(&workers->mutex);
   if (--group->helpers == 0) pthread_cond_broadcast(&workers->left);
@@ -189,7 +184,7 @@ static void run_group(void *context, size_t count, void (*task)(void *argument, 
 static void let_in(void *context) {
   struct workers *workers = context;
   if (atomic_load_explicit(&workers->length, memory_order_relaxed) == 0) return;
-  const double start = seconds_now();
+  const double start = clock_seconds();
   if (occupation.lent > (start - occupation.since) / 2) return;
   struct job job = {0};
   pthread_mutex_lock(&workers->mutex);
@@ -198,7 +193,7 @@ static void let_in(void *context) {
   pthread_mutex_unlock(&workers->mutex);
   if (!job.run) return;
   run_job(&job);
-  occupation.lent += seconds_now() - start;
+  occupation.lent += clock_seconds() - start;
 }
 
 attn_pool workers_pool(struct workers *workers) {
@@ -211,7 +206,7 @@ bool workers_submit(void *context, void (*run)(void *argument), void *argument, 
   const struct job job = {.run = run,
                           .argument = argument,
                           .seconds = seconds,
-                          .due = seconds_now() + PATIENCE * seconds};
+                          .due = clock_seconds() + PATIENCE * seconds};
   pthread_mutex_lock(&workers->mutex);
   const bool room = workers->length < workers->max_queue && !workers->stopping;
   if (room) {

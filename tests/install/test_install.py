@@ -32,6 +32,7 @@ FILES = {
     "lib/pkgconfig/libattention.pc",
     "lib/systemd/system/attentiond.service",
     "share/doc/attentiond/LICENSE",
+    "share/doc/attentiond/README.md",
     "share/doc/attentiond/attentiond.json",
     "share/doc/attentiond/grafana.json",
     "share/doc/attentiond/prometheus.yml",
@@ -114,10 +115,7 @@ def pkg_config(destination, installed):
 
 
 def test_the_files(destination, installed):
-    expected = set(FILES)
-    if (REPOSITORY / "README.md").exists():
-        expected.add("share/doc/attentiond/README.md")
-    assert files_under(installed) == expected
+    assert files_under(installed) == FILES
     assert os.readlink(installed / "lib/libattention.so") == "libattention.so.0"
     assert os.readlink(installed / "lib/libattention.so.0") == f"libattention.so.{VERSION}"
     for path in destination.rglob("*"):
