@@ -55,10 +55,11 @@ static float float_of(uint32_t bits) {
   return x;
 }
 
-enum { F16_SIGN = 0x8000, F16_INFINITY = 0x7c00, F16_NAN = 0x7e00, F16_LEAST_NORMAL = 0x400 };
-#define F16_OVERFLOW  65520.0f              /* half-way from 65504 to 65536 */
-#define F16_STEP      0x1p-24f              /* of the subnormals, below 2^-14 */
-#define F16_EXPONENTS ((uint32_t)112 << 23) /* float32's bias less f16's */
+enum { F16_SIGN = 0x8000, F16_INFINITY = 0x7c00, F16_NAN = 0x7e00 };
+#define F16_LEAST_NORMAL ((uint32_t)0x400)
+#define F16_OVERFLOW     65520.0f              /* half-way from 65504 to 65536 */
+#define F16_STEP         0x1p-24f              /* of the subnormals, below 2^-14 */
+#define F16_EXPONENTS    ((uint32_t)112 << 23) /* float32's bias less f16's */
 
 uint16_t attn_f16_from_float(float x) {
   const uint32_t sign = bits_of(x) >> 16 & F16_SIGN;
@@ -74,10 +75,8 @@ uint16_t attn_f16_from_float(float x) {
 float attn_f16_to_float(uint16_t half) {
   const uint32_t sign = (uint32_t)(half & F16_SIGN) << 16, size = half & 0x7fff;
   uint32_t bits = (size << 13) + F16_EXPONENTS;
-  if (size < F16_LEAST_NORMAL)
-    bits = bits_of((float)size * F16_STEP);
-  else if (size >= F16_INFINITY)
-    bits += F16_EXPONENTS;
+  if (size - F16_LEAST_NORMAL >= F16_INFINITY - F16_LEAST_NORMAL) /* on either side */
+    bits = size < F16_INFINITY ? bits_of((float)size * F16_STEP) : bits + F16_EXPONENTS;
   return float_of(sign | bits);
 }
 

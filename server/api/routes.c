@@ -35,7 +35,6 @@ const struct http_route api_routes[] = {
    .handler = handler_,                                                                            \
    .place = HTTP_ON_##place_,                                                                      \
    .cost = cost_,                                                                                  \
-   .completes = (cost_) != NULL,                                                                   \
    .takes_body = body_,                                                                            \
    .works_unready = unready_,                                                                      \
    .operation = operation_,                                                                        \

@@ -59,8 +59,8 @@ typedef void http_handler(void *api, const struct http_request *request, struct 
  * thread. */
 typedef double http_cost(void *api, const struct http_request *request);
 
-/* For routes that `complete` on their own: the reply is ready. To be called
- * exactly once, by the handler or later by any thread; request and reply are
+/* For handlers of routes with a cost: the reply is ready. To be called exactly
+ * once, by the handler or later by any thread; request and reply are
  * gone when it returns. */
 void http_complete(struct http_reply *reply);
 
@@ -75,8 +75,8 @@ struct http_route {
   const char *pattern; /* "/v1/memories/{name}/attend"; {name} is one path segment */
   http_handler *handler;
   enum http_place place;
-  http_cost *cost;       /* ON_WORKER; NULL: by the length of the body */
-  bool completes;        /* the reply is ready at http_complete(), not on return */
+  http_cost *cost;       /* ON_WORKER; NULL: by the length of the body. A handler that has one
+                            also completes its reply on its own: http_complete() */
   bool takes_body;       /* else a body is refused with 400 */
   bool works_unready;    /* answers although the server is loading or stopping */
   const char *operation; /* camelCase, for OpenAPI, log and metrics */

@@ -365,7 +365,7 @@ void http_complete(struct http_reply *reply) {
 static void call_handler(struct request *request) {
   const struct http_route *route = route_of(request);
   route->handler(request->server->services.api, &request->view, &request->reply);
-  if (!route->completes) http_complete(&request->reply);
+  if (!route->cost) http_complete(&request->reply);
 }
 
 /* On a worker. */

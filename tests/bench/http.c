@@ -25,6 +25,9 @@ enum {
   BATCH_DIM = 768
 };
 
+/* Of the daemon and of the bare server. */
+#define IO_THREADS "2"
+
 struct site {
   const struct bench *bench;
   struct server daemon;
@@ -61,7 +64,7 @@ static struct load_result load(const struct bench *bench, uint16_t port,
 static struct server start_bare(const struct bench *bench, size_t reply_bytes) {
   char bytes[24];
   snprintf(bytes, sizeof bytes, "%zu", reply_bytes);
-  const char *const arguments[] = {"--reply-bytes", bytes, "--threads", "2", NULL};
+  const char *const arguments[] = {"--reply-bytes", bytes, "--threads", IO_THREADS, NULL};
   return server_start(bench->bare_server, arguments);
 }
 
@@ -219,9 +222,19 @@ static void measure_fairness(const struct site *site) {
 static struct server start_daemon(const struct bench *bench) {
   char threads[24];
   snprintf(threads, sizeof threads, "%u", bench->pool->workers);
-  const char *const arguments[] = {"--listen-port",    "0",          "--data-dir",  "",
-                                   "--threads",        threads,      "--log-level", "warning",
-                                   "--max-body-bytes", "4294967296", NULL};
+  const char *const arguments[] = {"--listen-port",
+                                   "0",
+                                   "--data-dir",
+                                   "",
+                                   "--threads",
+                                   threads,
+                                   "--io-threads",
+                                   IO_THREADS,
+                                   "--log-level",
+                                   "warning",
+                                   "--max-body-bytes",
+                                   "4294967296",
+                                   NULL};
   return server_start(bench->daemon, arguments);
 }
 

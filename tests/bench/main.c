@@ -34,6 +34,9 @@ struct settings {
  * nothing else competes with. */
 #define JOB_SECONDS 1.0
 
+/* A load average above this is said. */
+#define BUSY 0.5
+
 static void run_parts(void *context) {
   const struct settings *settings = context;
   for (size_t i = 0; i < PART_COUNT; i++) {
@@ -43,17 +46,32 @@ static void run_parts(void *context) {
   }
 }
 
-static bool run_all(struct settings *settings) {
+static int cores(void) {
+  cpu_set_t set;
+  return sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : 1;
+}
+
+/* What the figures depend on beside the code. */
+static void describe_run(const struct settings *settings, struct report *report) {
   char inputs[96];
+  double load = 0;
+  snprintf(inputs, sizeof inputs, "kernels %s%s", attn_kernels_name(),
+           settings->bench.quick ? ", a quick run of no meaning" : "");
+  report_line(report, "threads", inputs, settings->threads, "workers");
+  report_line(report, "cores", "over HTTP client and servers share them", cores(), "cores");
+  if (getloadavg(&load, 1) != 1) return;
+  report_line(report, "load_average", "of the minute before", load, "processes");
+  if (load > BUSY) printf("the machine is busy with something else: don't trust what follows\n");
+}
+
+static bool run_all(struct settings *settings) {
   struct report report = {0};
   struct workers *workers = workers_create(settings->threads, 1);
   if (!workers) return false;
   const attn_pool pool = workers_pool(workers);
   settings->bench.report = &report;
   settings->bench.pool = &pool;
-  snprintf(inputs, sizeof inputs, "kernels %s%s", attn_kernels_name(),
-           settings->bench.quick ? ", a quick run of no meaning" : "");
-  report_line(&report, "threads", inputs, settings->threads, "workers");
+  describe_run(settings, &report);
   workers_submit(workers, run_parts, settings, JOB_SECONDS);
   workers_free(workers);
   const bool written = report_write(&report, settings->report_path) == 0;
@@ -109,9 +127,7 @@ static bool read_settings(struct settings *settings, int argc, char **argv) {
 }
 
 int main(int argc, char **argv) {
-  cpu_set_t set;
-  const int cores = sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : 1;
-  struct settings settings = {.threads = (unsigned)cores, .wanted = {true, true, true, true}};
+  struct settings settings = {.threads = (unsigned)cores(), .wanted = {true, true, true, true}};
   if (!read_settings(&settings, argc, argv)) {
     fprintf(stderr,
             "usage: %s REPORT.json [--threads N] [--part ceilings,library,number,http]\n"

@@ -9,12 +9,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* codec/write.h, which has a json_string() as jansson.h does, is batch.c's. */
+#include "batch.h"
 #include "bench.h"
 #include "codec/body.h"
-
-/* codec/write.h and jansson.h both have a json_string(); the batch's text is made
- * in batch.c, which sees the first alone. */
-#include "batch.h"
 
 enum { QUERIES = 64, DIM = 768, NUMBERS = QUERIES * DIM };
 

@@ -71,5 +71,5 @@ int peer_attend(const struct peer *peer, const float *queries, size_t count, flo
                                 .normalization = peer->norm,
                                 .weights_mode = ATTN_WEIGHTS_NONE,
                                 .outputs = outputs};
-  return attn_attend(peer->memory, &request, peer->workers ? &peer->pool : NULL);
+  return (int)attn_attend(peer->memory, &request, peer->workers ? &peer->pool : NULL);
 }

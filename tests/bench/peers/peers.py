@@ -15,6 +15,7 @@ import platform
 import in_library
 import over_http
 
+BUSY = 0.5  # a load average above this is said
 PARTS = {"library": in_library.measure, "http": over_http.measure}
 
 
@@ -57,7 +58,12 @@ def main():
 
     report = Report()
     meaning = ", a quick run of no meaning" if options.quick else ""
+    load = os.getloadavg()[0]
     report.add("threads", f"{platform.machine()}{meaning}", options.threads, "threads")
+    report.add("load_average", "of the minute before", load, "processes")
+    print(f"{options.threads} threads, load average {load}")
+    if load > BUSY:
+        print("the machine is busy with something else: don't trust what follows")
     for name in wanted:
         PARTS[name](report, options)
     report.write(os.path.join(options.build, "bench-peers.json"))
