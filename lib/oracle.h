@@ -22,7 +22,7 @@ typedef struct attn_oracle_problem {
 
 /* Fills outputs (query_count x value_dim), weights (query_count x rows) and,
  * where `scores` isn't NULL, the raw scores a(q, k) (query_count x rows). */
-ATTN_PUBLIC attn_status attn_oracle_attend(const attn_oracle_problem *problem, double *outputs,
-                                           double *weights, double *scores);
+attn_status attn_oracle_attend(const attn_oracle_problem *problem, double *outputs, double *weights,
+                               double *scores);
 
 #endif

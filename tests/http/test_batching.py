@@ -47,14 +47,17 @@ def together(daemon, bodies):
     return replies, daemon.metric(BATCHED) - before
 
 
-def queries(seed, count=1):
+MANY = 50  # queries enough that the request is neither computed where it was read nor let in between
+
+
+def queries(seed, count=MANY):
     generator = np.random.default_rng(seed)
     return (generator.integers(-256, 256, (count, 8)) / 128).tolist()
 
 
 def test_batches_are_made_and_answer_alike(single):
     modes = ("none", {"top": 3}, {"top": 7}, "full", "none")
-    bodies = [json.dumps({"queries": queries(i, 1 + i % 4), "weights": modes[i % 5]}) for i in range(30)]
+    bodies = [json.dumps({"queries": queries(i, MANY + i % 4), "weights": modes[i % 5]}) for i in range(30)]
     alone = [ask(single, body) for body in bodies]
     replies, batched = together(single, bodies)
     for reply, single_reply in zip(replies, alone):
@@ -68,7 +71,7 @@ def test_batches_are_made_and_answer_alike(single):
     ("dot", "none"), ("laplacian", "sigmoid"),
 ])
 def test_every_kind_alike(single, score, normalization):
-    bodies = [json.dumps({"queries": queries(100 + i, 1 + i % 2), "score": score, "normalization": normalization,
+    bodies = [json.dumps({"queries": queries(100 + i, MANY + i % 2), "score": score, "normalization": normalization,
                           "weights": {"top": 2}}) for i in range(8)]
     alone = [ask(single, body) for body in bodies]
     replies, _ = together(single, bodies)
