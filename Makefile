@@ -50,6 +50,9 @@ KERNEL_FLAGS_portable := -DATTN_KERNEL_LANES=4
 KERNEL_FLAGS_avx2 := -DATTN_KERNEL_LANES=8 -mavx2 -mfma -mf16c
 KERNEL_FLAGS_avx512 := -DATTN_KERNEL_LANES=16 -mavx2 -mfma -mf16c -mavx512f -mavx512vl -mavx512dq -mavx512bw
 
+# unrolled loops full of checks take a sanitizer's build a minute per variant
+KERNEL_OPTIMIZE := $(if $(SANITIZER),-O1,-O3)
+
 LIB_SOURCES := $(filter-out lib/kernels.c,$(wildcard lib/*.c))
 LIB_OBJECTS := $(LIB_SOURCES:%.c=$(BUILD)/%.o) $(KERNEL_VARIANTS:%=$(BUILD)/lib/kernels_%.o)
 
@@ -75,7 +78,7 @@ $(BUILD)/lib/%.o: lib/%.c
 
 $(KERNEL_VARIANTS:%=$(BUILD)/lib/kernels_%.o): $(BUILD)/lib/kernels_%.o: lib/kernels.c
 	@mkdir -p $(@D)
-	$(CC) $(CPPFLAGS) $(CFLAGS) -O3 -ffp-contract=fast $(KERNEL_FLAGS_$*) -DATTN_KERNEL_NAME=$* -c -o $@ $<
+	$(CC) $(CPPFLAGS) $(CFLAGS) $(KERNEL_OPTIMIZE) -ffp-contract=fast $(KERNEL_FLAGS_$*) -DATTN_KERNEL_NAME=$* -c -o $@ $<
 
 $(BUILD)/%.o: %.c
 	@mkdir -p $(@D)

@@ -37,6 +37,7 @@ void report_free(struct report *report);
  * of as many as fit `least_seconds`. */
 double time_median(void (*run)(void *context), void *context, double least_seconds);
 double now_seconds(void);
+void sort_doubles(double *values, size_t count);
 double median_of(double *values, size_t count); /* sorts them; count >= 1 */
 
 /* Two ways to do the same, timed in turn, so that what else the machine does
@@ -69,6 +70,9 @@ struct bench {
 
 /* For how long to measure what deserves `seconds`. */
 double bench_seconds(const struct bench *bench, double seconds);
+
+/* GB/s at which the workers together read a working set of that size. */
+double ceiling_read(const struct report *report, double bytes);
 
 /* rows random pairs of dim components each. */
 attn_snapshot *new_memory(size_t rows, size_t dim);

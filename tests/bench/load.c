@@ -88,16 +88,21 @@ static bool send_next(struct load *load, struct connection *connection) {
   return send_more(load, connection);
 }
 
+int load_connect(uint16_t port) {
+  const struct sockaddr_in address = {
+      .sin_family = AF_INET, .sin_port = htons(port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+  const int on = 1, descriptor = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  if (descriptor < 0) return -1;
+  setsockopt(descriptor, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+  if (connect(descriptor, (const struct sockaddr *)&address, sizeof address) == 0)
+    return descriptor;
+  close(descriptor);
+  return -1;
+}
+
 static bool open_connection(struct load *load, struct connection *connection) {
-  const struct sockaddr_in address = {.sin_family = AF_INET,
-                                      .sin_port = htons(load->plan->port),
-                                      .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-  const int on = 1;
-  connection->descriptor = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-  if (connection->descriptor < 0) return fault(load, "socket", strerror(errno));
-  if (connect(connection->descriptor, (const struct sockaddr *)&address, sizeof address) != 0)
-    return fault(load, "connect", strerror(errno));
-  setsockopt(connection->descriptor, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+  connection->descriptor = load_connect(load->plan->port);
+  if (connection->descriptor < 0) return fault(load, "connect", strerror(errno));
   fcntl(connection->descriptor, F_SETFL, O_NONBLOCK);
   return watch(load, connection, EPOLL_CTL_ADD) && send_next(load, connection);
 }
@@ -204,16 +209,11 @@ static bool serve_events(struct load *load, double end) {
   return true;
 }
 
-static int by_size(const void *a, const void *b) {
-  const double left = *(const double *)a, right = *(const double *)b;
-  return (left > right) - (left < right);
-}
-
 static bool sum_up(struct load *load, double seconds) {
   struct load_result *result = load->result;
   const size_t count = result->requests;
   if (count == 0) return load->plan->stop || fault(load, "nothing was answered in time", "");
-  qsort(load->latencies, count, sizeof *load->latencies, by_size);
+  sort_doubles(load->latencies, count);
   result->rate = (double)count / seconds;
   result->p50 = load->latencies[count / 2];
   result->p99 = load->latencies[count - 1 - count / 100];

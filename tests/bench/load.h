@@ -31,4 +31,7 @@ struct load_result {
  * was no `stop`. */
 bool load_run(const struct load_plan *plan, struct load_result *result);
 
+/* A socket to a server on this machine; -1 with errno where there is none. */
+int load_connect(uint16_t port);
+
 #endif

@@ -63,7 +63,9 @@ static void wait_for_port(const char *program, const char *path, struct server *
 }
 
 struct server server_start(const char *program, const char *const *arguments) {
-  char folder[] = "/tmp/attentiond-bench-XXXXXX", path[sizeof folder + 8];
+  char folder[1024], path[sizeof folder + 8];
+  const char *temporary = getenv("TMPDIR");
+  snprintf(folder, sizeof folder, "%s/attentiond-bench-XXXXXX", temporary ? temporary : P_tmpdir);
   if (!mkdtemp(folder)) fail(folder, strerror(errno));
   snprintf(path, sizeof path, "%s/port", folder);
   struct server server = {.pid = spawn(program, arguments, path)};

@@ -42,8 +42,12 @@ static int by_size(const void *a, const void *b) {
   return (left > right) - (left < right);
 }
 
-double median_of(double *values, size_t count) {
+void sort_doubles(double *values, size_t count) {
   qsort(values, count, sizeof *values, by_size);
+}
+
+double median_of(double *values, size_t count) {
+  sort_doubles(values, count);
   return values[count / 2];
 }
 

@@ -6,7 +6,6 @@
  * is measured, and fewer bytes are sooner there. */
 #include "upload.h"
 
-#include <arpa/inet.h>
 #include <errno.h>
 #include <inttypes.h>
 #include <math.h>
@@ -17,6 +16,7 @@
 #include <unistd.h>
 
 #include "bench.h"
+#include "load.h"
 
 enum {
   MOST = 4000, /* thousandths; fill_normal() stays below */
@@ -78,15 +78,6 @@ static void put_body(struct upload *upload) {
   flush(upload);
 }
 
-static void connect_to(struct upload *upload, uint16_t port) {
-  const struct sockaddr_in address = {
-      .sin_family = AF_INET, .sin_port = htons(port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-  upload->descriptor = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-  if (upload->descriptor < 0 ||
-      connect(upload->descriptor, (const struct sockaddr *)&address, sizeof address) != 0)
-    fail(strerror(errno));
-}
-
 /* Reads to the end, and wants 201. */
 static void check_reply(struct upload *upload) {
   size_t length = 0;
@@ -111,7 +102,9 @@ void upload_memory(uint16_t port, const char *name, size_t rows, size_t dim) {
            "PUT /v1/memories/%s HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n"
            "Content-Type: application/json\r\nContent-Length: %" PRIu64 "\r\n\r\n",
            name, upload->total);
-  connect_to(upload, port);
+  upload->descriptor = load_connect(port);
+  if (upload->descriptor < 0) fail(strerror(errno));
+  upload->total = 0;
   put(upload, head);
   put_body(upload);
   check_reply(upload);
