@@ -160,11 +160,12 @@ JOBS = $(if $(filter -j%,$(MAKEFLAGS)),,-j$(shell nproc))
 CLANG_FORMAT ?= clang-format
 FORMATTED := $(wildcard lib/*.[ch] server/*.[ch] server/*/*.[ch] tests/*/*.[ch] tests/*/*/*.[ch])
 
-.PHONY: help setup demo run test programs format format-check install uninstall clean
+.PHONY: help setup demo run test test-all programs format format-check install uninstall clean
 
 help:
 	@echo 'make demo           set up, build, and watch attention at work on handwritten digits'
 	@echo 'make test           set up, build, and run everything that must pass before a change lands'
+	@echo 'make test-all       the long ones too: every float as text, more random shapes, leaks'
 	@echo 'make                $(BUILD)/attentiond, $(BUILD)/libattention.a and .so'
 	@echo 'make run            the daemon in the foreground with config/demo.json'
 	@echo 'make bench          the figures of the README, as a table and as $(BUILD)/bench.json'
@@ -196,6 +197,20 @@ programs: all $(UNIT_TESTS) $(FUZZ_REPLAYS)
 test:
 	@PYTHON=$(PYTHON) config/setup.sh test
 	@$(PYTHON) tests/run.py --build $(BUILD) --sanitizer '$(SANITIZER)' -- $(MAKE) -s $(JOBS)
+
+# the long ones too: every float through its text, many more random shapes, leaks
+$(BUILD)/tests/exhaustive/%: $(BUILD)/tests/exhaustive/%.o $(SERVER_OBJECTS) \
+                             $(BUILD)/libattention.a
+	$(CC) $(LDFLAGS) -o $@ $^ $(SERVER_LIBS) $(LIB_LIBS)
+
+test-all: test
+	@$(MAKE) -s $(JOBS) programs $(BUILD)/tests/exhaustive/number_text
+	$(BUILD)/tests/exhaustive/number_text
+	@for seed in 2 3 4 5; do for suite in pairs shapes numerics precision dtype; do \
+	  ATTN_TEST_SEED=$$seed $(BUILD)/tests/unit/lib/test_$$suite || exit 1; done; done
+	@if command -v valgrind >/dev/null; then \
+	  ATTENTIOND=$(CURDIR)/$(BUILD)/attentiond ATTENTIOND_VALGRIND=1 $(PYTHON) -m pytest -q tests/http/test_leaks.py; \
+	else echo 'valgrind is not installed: leaks are left to AddressSanitizer'; fi
 
 format:
 	$(CLANG_FORMAT) -i $(FORMATTED)
