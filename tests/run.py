@@ -158,6 +158,8 @@ class Build:
             "ATTENTIOND_SLOW": str(slow),
             "CK_TIMEOUT_MULTIPLIER": str(4 * slow),
             "PYTHONDONTWRITEBYTECODE": "1",
+            "TSAN_OPTIONS": "exitcode=99:second_deadlock_stack=1:suppressions="
+                            + os.path.abspath("tests/thread.supp"),
         }
 
     def title(self):

@@ -122,6 +122,8 @@ static size_t sweep(struct connections *connections, struct cut_note *notes) {
     if (c->deadline.phase != PHASE_IDLE) {
       if (ended < MOST_LOGGED) note_cut(c, now, &notes[ended]);
       ended++;
+      /* before the cut, which the client sees at once */
+      metrics_add(connections->config.metrics, METRIC_CONNECTIONS_TIMED_OUT, 1);
     }
     cut(c);
   }
@@ -129,7 +131,6 @@ static size_t sweep(struct connections *connections, struct cut_note *notes) {
 }
 
 static void report(struct connections *connections, const struct cut_note *notes, size_t ended) {
-  metrics_add(connections->config.metrics, METRIC_CONNECTIONS_TIMED_OUT, (int64_t)ended);
   for (size_t i = 0; i < ended && i < MOST_LOGGED; i++)
     LOG(connections->config.log, LOG_INFO, "connection_timed_out", log_text("peer", notes[i].peer),
         log_text("phase", phase_name(notes[i].phase)),
