@@ -11,58 +11,13 @@
 #include "kernels.h"
 
 #include <math.h>
-#include <stdint.h>
-#include <string.h>
-#if ATTN_KERNEL_LANES > 4
-#include <immintrin.h>
-#endif
 
-#define LANES       ATTN_KERNEL_LANES
+#include "lanes.h"
+
 #define JOIN_(a, b) a##b
 #define JOIN(a, b)  JOIN_(a, b)
 #define TEXT_(a)    #a
 #define TEXT(a)     TEXT_(a)
-
-typedef float vec __attribute__((vector_size(LANES * 4)));
-typedef int32_t ivec __attribute__((vector_size(LANES * 4)));
-typedef float vec_unaligned __attribute__((vector_size(LANES * 4), aligned(4), may_alias));
-
-static inline vec load(const float *from) {
-  return *(const vec_unaligned *)(const void *)from;
-}
-static inline void store(float *to, vec v) {
-  *(vec_unaligned *)(void *)to = v;
-}
-static inline vec all(float x) {
-  return x - (vec){0};
-}
-
-/* The last n < LANES floats, the other lanes filled. */
-static inline vec load_some(const float *from, size_t n, float fill) {
-  float lanes[LANES];
-  for (size_t i = 0; i < LANES; i++)
-    lanes[i] = i < n ? from[i] : fill;
-  return load(lanes);
-}
-
-static inline void store_some(float *to, vec v, size_t n) {
-  float lanes[LANES];
-  store(lanes, v);
-  memcpy(to, lanes, n * sizeof *to);
-}
-
-static inline float sum_lanes(vec v) {
-  float lanes[LANES];
-  store(lanes, v);
-  for (size_t width = LANES / 2; width > 0; width /= 2)
-    for (size_t i = 0; i < width; i++)
-      lanes[i] += lanes[i + width];
-  return lanes[0];
-}
-
-static inline vec select_vec(ivec mask, vec yes, vec no) {
-  return (vec)((mask & (ivec)yes) | (~mask & (ivec)no));
-}
 
 /* exp(x) for x <= 0. With n the whole number nearest to x/ln 2 and r what is
  * left, |r| <= ln2/2: the Taylor polynomial of degree 7 is off by at most
@@ -186,86 +141,22 @@ static void row_additive(float *scores, const float *hidden, size_t n, float que
   }
 }
 
-#define INLINE static inline __attribute__((always_inline))
-
-/* ---- Numbers that are smaller than float32 ----
- *
- * LANES of them as float32, in registers; an int8 without its scale. Intrinsics,
- * because GCC 12 takes __builtin_convertvector from small integers apart. */
-#if LANES == 16
-INLINE vec widen_f16(const void *from) {
-  return (vec)_mm512_cvtph_ps(_mm256_loadu_si256(from));
-}
-INLINE vec widen_bf16(const void *from) {
-  return (vec)_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256(from)), 16);
-}
-INLINE vec widen_int8(const void *from) {
-  return (vec)_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(from)));
-}
-#elif LANES == 8
-INLINE vec widen_f16(const void *from) {
-  return (vec)_mm256_cvtph_ps(_mm_loadu_si128(from));
-}
-INLINE vec widen_bf16(const void *from) {
-  return (vec)_mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128(from)), 16);
-}
-INLINE vec widen_int8(const void *from) {
-  return (vec)_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(from)));
-}
-#else
-typedef uint32_t uvec __attribute__((vector_size(16)));
-typedef uint64_t pair __attribute__((vector_size(16)));
-typedef uint16_t halves __attribute__((vector_size(16)));
-typedef uint8_t bytes __attribute__((vector_size(16)));
-#ifdef __clang__
-#define SHUFFLE(type, v, ...) __builtin_shufflevector(v, v, __VA_ARGS__)
-#else
-#define SHUFFLE(type, v, ...) __builtin_shuffle(v, (type){__VA_ARGS__})
-#endif
-
-/* Four halves, each twice in its lane. */
-INLINE uvec spread(halves four) {
-  return (uvec)SHUFFLE(halves, four, 0, 0, 1, 1, 2, 2, 3, 3);
-}
-INLINE uvec load_halves(const void *from) {
-  uint64_t four;
-  memcpy(&four, from, sizeof four);
-  return spread((halves)(pair){four, 0});
-}
-
-/* The exponents differ by 112; a subnormal is its significand times 2^-24. */
-INLINE vec widen_f16(const void *from) {
-  const uvec lanes = load_halves(from), size = lanes & 0x7fff;
-  const vec normal = (vec)((size << 13) + ((uint32_t)112 << 23));
-  const vec subnormal = __builtin_convertvector((ivec)size, vec) * 0x1p-24f;
-  const vec either = select_vec((ivec)size < 0x400, subnormal, normal);
-  return (vec)((uvec)either | (lanes & 0x80000000));
-}
-INLINE vec widen_bf16(const void *from) {
-  return (vec)(load_halves(from) & 0xffff0000);
-}
-INLINE vec widen_int8(const void *from) {
-  uint32_t four;
-  memcpy(&four, from, sizeof four);
-  const bytes packed = (bytes)(uvec){four, 0, 0, 0};
-  const halves twice =
-      (halves)SHUFFLE(bytes, packed, 0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7);
-  return __builtin_convertvector((ivec)spread(twice) >> 24, vec);
-}
-#endif
-
-INLINE vec load_numbers(attn_dtype dtype, const void *data, size_t index) {
-  switch (dtype) {
-  case ATTN_F16:
-    return widen_f16((const uint16_t *)data + index);
-  case ATTN_BF16:
-    return widen_bf16((const uint16_t *)data + index);
-  case ATTN_INT8:
-    return widen_int8((const int8_t *)data + index);
-  default:
-    return load((const float *)data + index);
+/* function(dtype, ...) with the dtype a constant, so that its loops are its own. */
+#define BY_DTYPE(dtype, function, ...)                                                             \
+  switch (dtype) {                                                                                 \
+  case ATTN_F32:                                                                                   \
+    function(ATTN_F32, __VA_ARGS__);                                                               \
+    break;                                                                                         \
+  case ATTN_F16:                                                                                   \
+    function(ATTN_F16, __VA_ARGS__);                                                               \
+    break;                                                                                         \
+  case ATTN_BF16:                                                                                  \
+    function(ATTN_BF16, __VA_ARGS__);                                                              \
+    break;                                                                                         \
+  case ATTN_INT8:                                                                                  \
+    function(ATTN_INT8, __VA_ARGS__);                                                              \
+    break;                                                                                         \
   }
-}
 
 /* ---- Panels of keys ----
  *
@@ -382,7 +273,7 @@ INLINE void meet_chunk(enum pair_op op, attn_dtype dtype, size_t panels,
   }
 }
 
-INLINE void panels_pairs(enum pair_op op, attn_dtype dtype, const struct attn_panels *work,
+INLINE void panels_pairs(attn_dtype dtype, enum pair_op op, const struct attn_panels *work,
                          float *scores, size_t stride) {
   for (size_t p = 0; p < work->panel_count;) {
     const size_t together = p + WIDE_PANELS <= work->panel_count ? WIDE_PANELS : 1;
@@ -408,30 +299,12 @@ INLINE void panels_pairs(enum pair_op op, attn_dtype dtype, const struct attn_pa
   }
 }
 
-INLINE void panels_any(enum pair_op op, const struct attn_panels *work, float *scores,
-                       size_t stride) {
-  switch (work->keys.dtype) {
-  case ATTN_F32:
-    panels_pairs(op, ATTN_F32, work, scores, stride);
-    break;
-  case ATTN_F16:
-    panels_pairs(op, ATTN_F16, work, scores, stride);
-    break;
-  case ATTN_BF16:
-    panels_pairs(op, ATTN_BF16, work, scores, stride);
-    break;
-  case ATTN_INT8:
-    panels_pairs(op, ATTN_INT8, work, scores, stride);
-    break;
-  }
-}
-
 static void panels_dot(const struct attn_panels *panels, float *scores, size_t stride) {
-  panels_any(PAIR_PRODUCT, panels, scores, stride);
+  BY_DTYPE(panels->keys.dtype, panels_pairs, PAIR_PRODUCT, panels, scores, stride)
 }
 
 static void panels_distance2(const struct attn_panels *panels, float *scores, size_t stride) {
-  panels_any(PAIR_DISTANCE2, panels, scores, stride);
+  BY_DTYPE(panels->keys.dtype, panels_pairs, PAIR_DISTANCE2, panels, scores, stride)
 }
 
 /* ---- Weighted sums of values: the mirror image, rows in the place of
@@ -542,25 +415,13 @@ INLINE void weigh_rows(attn_dtype dtype, const struct attn_weighing *work, size_
 }
 
 INLINE void weigh_runs(attn_dtype dtype, const struct attn_weighing *work, float *outputs) {
-  for (size_t from = 0; from < work->rows; from += RUN)
-    weigh_rows(dtype, work, from, work->rows - from < RUN ? work->rows - from : RUN, outputs);
+  const size_t most = dtype == ATTN_F32 ? work->rows : RUN;
+  for (size_t from = 0; from < work->rows; from += most)
+    weigh_rows(dtype, work, from, work->rows - from < most ? work->rows - from : most, outputs);
 }
 
 static void weigh_values(const struct attn_weighing *work, float *outputs) {
-  switch (work->values.dtype) {
-  case ATTN_F32:
-    weigh_rows(ATTN_F32, work, 0, work->rows, outputs);
-    break;
-  case ATTN_F16:
-    weigh_runs(ATTN_F16, work, outputs);
-    break;
-  case ATTN_BF16:
-    weigh_runs(ATTN_BF16, work, outputs);
-    break;
-  case ATTN_INT8:
-    weigh_runs(ATTN_INT8, work, outputs);
-    break;
-  }
+  BY_DTYPE(work->values.dtype, weigh_runs, work, outputs)
 }
 
 static void accumulate(double *sums, const float *terms, size_t n) {
@@ -612,6 +473,54 @@ static inline double distance_exact(const double *query, const double *key, size
   return sqrt(sum_wide(sum) + rest);
 }
 
+INLINE void widen_vec(double *to, size_t stride, vec from, size_t n) {
+  float lanes[LANES];
+  store(lanes, from);
+  for (size_t l = 0; l < n; l++)
+    to[l * stride] = (double)lanes[l];
+}
+
+INLINE void keys_to_rows(attn_dtype dtype, double *to, const struct attn_numbers *keys, size_t rows,
+                         size_t dim) {
+  for (size_t row = 0; row < rows; row += LANES) {
+    const size_t n = rows - row < LANES ? rows - row : LANES;
+    const size_t place = row / PANEL * PANEL * dim + row % PANEL;
+    for (size_t j = 0; j < dim; j++) {
+      vec key = load_numbers(dtype, keys->data, place + j * PANEL);
+      if (dtype == ATTN_INT8) key *= load(keys->scales + row);
+      if (n == LANES)
+        widen_vec(to + row * dim + j, dim, key, LANES);
+      else
+        widen_vec(to + row * dim + j, dim, key, n);
+    }
+  }
+}
+
+INLINE void values_to_rows(attn_dtype dtype, double *to, const struct attn_numbers *values,
+                           size_t rows, size_t dim) {
+  if (dtype != ATTN_INT8) { /* no row is unlike the others */
+    dim *= rows;
+    rows = 1;
+  }
+  for (size_t row = 0; row < rows; row++, to += dim)
+    for (size_t i = 0; i < dim; i += LANES) {
+      vec value = load_numbers(dtype, values->data, row * dim + i);
+      if (dtype == ATTN_INT8) value *= values->scales[row];
+      if (dim - i >= LANES)
+        widen_vec(to + i, 1, value, LANES);
+      else
+        widen_vec(to + i, 1, value, dim - i);
+    }
+}
+
+static void widen_keys(double *to, const struct attn_numbers *keys, size_t rows, size_t dim) {
+  BY_DTYPE(keys->dtype, keys_to_rows, to, keys, rows, dim)
+}
+
+static void widen_values(double *to, const struct attn_numbers *values, size_t rows, size_t dim) {
+  BY_DTYPE(values->dtype, values_to_rows, to, values, rows, dim)
+}
+
 static void row_dot_exact(double *scores, const double *query, const double *keys, size_t rows,
                           size_t dim) {
   for (size_t r = 0; r < rows; r++)
@@ -637,6 +546,8 @@ const struct attn_kernels JOIN(attn_kernels_, ATTN_KERNEL_NAME) = {
     .panels_distance2 = panels_distance2,
     .weigh_values = weigh_values,
     .accumulate = accumulate,
+    .widen_keys = widen_keys,
+    .widen_values = widen_values,
     .row_dot_exact = row_dot_exact,
     .row_distance_exact = row_distance_exact,
 };

@@ -53,6 +53,10 @@ struct attn_kernels {
   /* sums[i] += terms[i] */
   void (*accumulate)(double *sums, const float *terms, size_t n);
 
+  /* to[r * dim + i] as they are kept, with scales: keys from their panels, and
+   * values, past which up to 16 numbers are read. */
+  void (*widen_keys)(double *to, const struct attn_numbers *keys, size_t rows, size_t dim);
+  void (*widen_values)(double *to, const struct attn_numbers *values, size_t rows, size_t dim);
   /* In float64: scores[r] = query . keys[r], and the distance of the two. What
    * is computed for a row depends on nothing but that row and the query, so
    * equal keys get equal scores and ties are ties. */

@@ -146,9 +146,8 @@ static attn_status meet_tile(struct pass *pass, struct desk *desk, size_t part, 
   const struct attn_tile *tile = &plan->tiles[index];
   attn_scorer_enter_tile(&pass->scorer, tile, &desk->scratch);
   if (!plan->fast && !plan->combination.select)
-    for (size_t r = 0; r < tile->rows; r++)
-      attn_tile_value(tile, r, plan->memory->value_dim,
-                      desk->wide_values + r * plan->memory->value_dim);
+    pass->scorer.kernels->widen_values(desk->wide_values, &tile->values, tile->rows,
+                                       plan->memory->value_dim);
 
   attn_status status = ATTN_OK;
   for (size_t q = first; q < end && status == ATTN_OK; q += pass->step) {

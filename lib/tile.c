@@ -106,11 +106,10 @@ void attn_scorer_enter_tile(const struct attn_scorer *scorer, const struct attn_
                             struct attn_scratch *scratch) {
   const enum score_base base = scorer->score->kind->base;
   if (scorer->exact) {
-    for (size_t r = 0; r < tile->rows; r++) {
-      double *key = scratch->wide_keys + r * scorer->key_dim;
-      attn_tile_key(tile, r, scorer->key_dim, key);
-      if (base == BASE_ADDITIVE) hide_key(scorer, key, scratch->wide_hidden + r * scorer->hidden);
-    }
+    scorer->kernels->widen_keys(scratch->wide_keys, &tile->keys, tile->rows, scorer->key_dim);
+    for (size_t r = 0; base == BASE_ADDITIVE && r < tile->rows; r++)
+      hide_key(scorer, scratch->wide_keys + r * scorer->key_dim,
+               scratch->wide_hidden + r * scorer->hidden);
   } else if (base == BASE_ADDITIVE) {
     const struct attn_panels work =
         panels_of(scorer, tile, scorer->score->params.tensor[W_K], scorer->hidden);

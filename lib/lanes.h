@@ -1,0 +1,140 @@
+/* Vectors of ATTN_KERNEL_LANES floats, and how they are loaded: the vocabulary
+ * of lib/kernels.c, which alone includes this, once per instruction set.
+ *
+ * Smaller numbers become float32 on their way into a register. That is done with
+ * intrinsics, because GCC 12 takes __builtin_convertvector from small integers
+ * apart, number by number; the variant of 4 lanes has no instruction set to
+ * name, and shuffles and shifts. All give the same bits for what can be kept. */
+#ifndef ATTN_LANES_H
+#define ATTN_LANES_H
+
+#include <stdint.h>
+#include <string.h>
+#if ATTN_KERNEL_LANES > 4
+#include <immintrin.h>
+#endif
+
+#include "dtype.h"
+
+#define LANES  ATTN_KERNEL_LANES
+#define INLINE static inline __attribute__((always_inline))
+
+typedef float vec __attribute__((vector_size(LANES * 4)));
+typedef int32_t ivec __attribute__((vector_size(LANES * 4)));
+typedef float vec_unaligned __attribute__((vector_size(LANES * 4), aligned(4), may_alias));
+
+static inline vec load(const float *from) {
+  return *(const vec_unaligned *)(const void *)from;
+}
+static inline void store(float *to, vec v) {
+  *(vec_unaligned *)(void *)to = v;
+}
+static inline vec all(float x) {
+  return x - (vec){0};
+}
+
+/* The last n < LANES floats, the other lanes filled. */
+static inline vec load_some(const float *from, size_t n, float fill) {
+  float lanes[LANES];
+  for (size_t i = 0; i < LANES; i++)
+    lanes[i] = i < n ? from[i] : fill;
+  return load(lanes);
+}
+
+static inline void store_some(float *to, vec v, size_t n) {
+  float lanes[LANES];
+  store(lanes, v);
+  memcpy(to, lanes, n * sizeof *to);
+}
+
+static inline float sum_lanes(vec v) {
+  float lanes[LANES];
+  store(lanes, v);
+  for (size_t width = LANES / 2; width > 0; width /= 2)
+    for (size_t i = 0; i < width; i++)
+      lanes[i] += lanes[i + width];
+  return lanes[0];
+}
+
+static inline vec select_vec(ivec mask, vec yes, vec no) {
+  return (vec)((mask & (ivec)yes) | (~mask & (ivec)no));
+}
+
+/* ---- Smaller numbers: LANES of them as float32, an int8 without its scale ---- */
+
+#if LANES == 16
+INLINE vec widen_f16(const void *from) {
+  return (vec)_mm512_cvtph_ps(_mm256_loadu_si256(from));
+}
+INLINE vec widen_bf16(const void *from) {
+  return (vec)_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256(from)), 16);
+}
+INLINE vec widen_int8(const void *from) {
+  return (vec)_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(from)));
+}
+#elif LANES == 8
+INLINE vec widen_f16(const void *from) {
+  return (vec)_mm256_cvtph_ps(_mm_loadu_si128(from));
+}
+INLINE vec widen_bf16(const void *from) {
+  return (vec)_mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128(from)), 16);
+}
+INLINE vec widen_int8(const void *from) {
+  return (vec)_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(from)));
+}
+#else
+typedef uint32_t uvec __attribute__((vector_size(16)));
+typedef uint64_t pair __attribute__((vector_size(16)));
+typedef uint16_t halves __attribute__((vector_size(16)));
+typedef uint8_t bytes __attribute__((vector_size(16)));
+#ifdef __clang__
+#define SHUFFLE(type, v, ...) __builtin_shufflevector(v, v, __VA_ARGS__)
+#else
+#define SHUFFLE(type, v, ...) __builtin_shuffle(v, (type){__VA_ARGS__})
+#endif
+
+/* Four halves, each twice in its lane. */
+INLINE uvec spread(halves four) {
+  return (uvec)SHUFFLE(halves, four, 0, 0, 1, 1, 2, 2, 3, 3);
+}
+INLINE uvec load_halves(const void *from) {
+  uint64_t four;
+  memcpy(&four, from, sizeof four);
+  return spread((halves)(pair){four, 0});
+}
+
+/* The exponents differ by 112; a subnormal is its significand times 2^-24. */
+INLINE vec widen_f16(const void *from) {
+  const uvec lanes = load_halves(from), size = lanes & 0x7fff;
+  const vec normal = (vec)((size << 13) + ((uint32_t)112 << 23));
+  const vec subnormal = __builtin_convertvector((ivec)size, vec) * 0x1p-24f;
+  const vec either = select_vec((ivec)size < 0x400, subnormal, normal);
+  return (vec)((uvec)either | (lanes & 0x80000000));
+}
+INLINE vec widen_bf16(const void *from) {
+  return (vec)(load_halves(from) & 0xffff0000);
+}
+INLINE vec widen_int8(const void *from) {
+  uint32_t four;
+  memcpy(&four, from, sizeof four);
+  const bytes packed = (bytes)(uvec){four, 0, 0, 0};
+  const halves twice =
+      (halves)SHUFFLE(bytes, packed, 0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7);
+  return __builtin_convertvector((ivec)spread(twice) >> 24, vec);
+}
+#endif
+
+INLINE vec load_numbers(attn_dtype dtype, const void *data, size_t index) {
+  switch (dtype) {
+  case ATTN_F16:
+    return widen_f16((const uint16_t *)data + index);
+  case ATTN_BF16:
+    return widen_bf16((const uint16_t *)data + index);
+  case ATTN_INT8:
+    return widen_int8((const int8_t *)data + index);
+  default:
+    return load((const float *)data + index);
+  }
+}
+
+#endif

@@ -1,0 +1,295 @@
+/* The panel kernels of every instruction set that this CPU has, over every
+ * dtype: each number is widened exactly, sums are right, and a query alone gets
+ * the very bits that it gets in a batch.
+ *
+ * attn_init() takes the best variant, so that the others would never run here
+ * through attn_attend(). Which ones can is known from the name of the best. */
+#include "support.h"
+
+#include "kernels.h"
+#include "snapshot.h"
+
+enum { DTYPES = 4, MOST_VARIANTS = 3 };
+#define COUNT(array) (sizeof(array) / sizeof *(array))
+
+static size_t variants(const struct attn_kernels *list[MOST_VARIANTS]) {
+  size_t count = 0;
+  list[count++] = &attn_kernels_portable;
+#if defined(__x86_64__)
+  const char *best = attn_kernels_name();
+  if (strcmp(best, "portable") != 0) list[count++] = &attn_kernels_avx2;
+  if (strcmp(best, "avx512") == 0) list[count++] = &attn_kernels_avx512;
+#endif
+  return count;
+}
+
+/* ---- All patterns ----
+ * Products with 1, distances from 0 and sums of one row hold what was loaded. */
+
+typedef struct patterns {
+  struct attn_numbers numbers;
+  size_t count;
+  double *expected;
+  char *data;
+} patterns;
+
+static patterns patterns_new(attn_dtype dtype) {
+  const size_t count = dtype == ATTN_INT8 ? 256 : 65536;
+  patterns made = {.numbers = {.dtype = dtype}, .count = count};
+  made.expected = must_alloc(count, sizeof *made.expected);
+  made.data = must_alloc(count + ATTN_PANEL, attn_dtype_bytes(dtype));
+  made.numbers.data = made.data;
+  for (size_t i = 0; i < count; i++) {
+    const uint16_t half = (uint16_t)i;
+    const int8_t byte = (int8_t)(i - 128);
+    if (dtype == ATTN_INT8) {
+      memcpy(made.data + i, &byte, 1);
+      made.expected[i] = byte;
+    } else {
+      const float x = dtype == ATTN_F16 ? attn_f16_to_float(half) : attn_bf16_to_float(half);
+      if (!isfinite(x)) continue; /* is never kept */
+      memcpy(made.data + 2 * i, &half, sizeof half);
+      made.expected[i] = (double)x;
+    }
+  }
+  return made;
+}
+
+static void check_patterns(const patterns *p, const float *got, const char *what) {
+  for (size_t i = 0; i < p->count; i++)
+    ck_assert_msg((double)got[i] == p->expected[i], "%s: pattern %zx is %a, expected %a", what, i,
+                  (double)got[i], p->expected[i]);
+}
+
+START_TEST(test_every_pattern) {
+  static const attn_dtype dtypes[] = {ATTN_F16, ATTN_BF16, ATTN_INT8};
+  static const float ones[3] = {1, 1, 1};
+  const struct attn_kernels *list[MOST_VARIANTS];
+  for (size_t v = 0, known = variants(list); v < known; v++)
+    for (size_t d = 0; d < COUNT(dtypes); d++)
+      for (size_t count = 1; count <= 3; count += 2) {
+        patterns p = patterns_new(dtypes[d]);
+        float *got = floats_new(count * p.count);
+        const struct attn_panels panels = {.queries = ones,
+                                           .count = count,
+                                           .dim = 1,
+                                           .keys = p.numbers,
+                                           .panel_count = p.count / ATTN_PANEL};
+        list[v]->panels_dot(&panels, got, p.count);
+        for (size_t q = 0; q < count; q++)
+          check_patterns(&p, got + q * p.count, list[v]->name);
+        const struct attn_weighing weighing = {.weights = ones,
+                                               .count = count,
+                                               .stride = 1,
+                                               .values = p.numbers,
+                                               .rows = 1,
+                                               .dim = p.count};
+        fill(got, count * p.count, NAN);
+        list[v]->weigh_values(&weighing, got);
+        for (size_t q = 0; q < count; q++)
+          check_patterns(&p, got + q * p.count, list[v]->name);
+        floats_free(got);
+        free(p.expected);
+        free(p.data);
+      }
+}
+END_TEST
+
+/* int8: each row has its own scale in a distance. */
+START_TEST(test_scales_in_distances) {
+  static const float zeros[3] = {0, 0, 0};
+  const struct attn_kernels *list[MOST_VARIANTS];
+  patterns p = patterns_new(ATTN_INT8);
+  float *scales = floats_new(p.count), *got = floats_new(3 * p.count);
+  for (size_t i = 0; i < p.count; i++)
+    scales[i] = (float)exp2((double)(i % 40) - 20);
+  p.numbers.scales = scales;
+  for (size_t v = 0, known = variants(list); v < known; v++)
+    for (size_t count = 1; count <= 3; count += 2) {
+      const struct attn_panels panels = {.queries = zeros,
+                                         .count = count,
+                                         .dim = 1,
+                                         .keys = p.numbers,
+                                         .panel_count = p.count / ATTN_PANEL};
+      list[v]->panels_distance2(&panels, got, p.count);
+      for (size_t i = 0; i < count * p.count; i++) {
+        const double x = p.expected[i % p.count] * (double)scales[i % p.count];
+        ck_assert_msg((double)got[i] == x * x, "%s: row %zu: %a, expected %a", list[v]->name,
+                      i % p.count, (double)got[i], x * x);
+      }
+    }
+  floats_free(scales);
+  floats_free(got);
+  free(p.expected);
+  free(p.data);
+}
+END_TEST
+
+/* ---- Sums ---- */
+
+/* Rows, as panels or one after the other, with what they stand for. */
+typedef struct table {
+  size_t count, dim;
+  struct attn_numbers numbers;
+  char *data;
+  float *scales;
+  double *wide; /* count x dim */
+} table;
+
+static table table_new(rng *r, attn_dtype dtype, size_t count, size_t dim, bool panels) {
+  const size_t bytes = attn_dtype_bytes(dtype), padded = attn_panel_rows(count);
+  table made = {.count = count, .dim = dim, .numbers = {.dtype = dtype}};
+  made.data = must_alloc(panels ? padded * dim : count * dim + ATTN_PANEL, bytes);
+  made.scales = floats_new(padded);
+  made.wide = must_alloc(count * dim, sizeof *made.wide);
+  made.numbers.data = made.data;
+  if (dtype == ATTN_INT8) made.numbers.scales = made.scales;
+  float *row = floats_new(dim);
+  for (size_t i = 0; i < count; i++) {
+    const size_t first = panels ? attn_panel_place(i, 0, dim) : i * dim;
+    const size_t stride = panels ? ATTN_PANEL : 1;
+    fill_normal(r, row, dim, exp2(rng_range(r, -3, 3)));
+    attn_row_keep(dtype, row, dim, made.data + first * bytes, stride, made.scales + i);
+    const struct attn_numbers from = attn_numbers_after(made.numbers, i, first);
+    attn_row_doubles(&from, stride, dim, made.wide + i * dim);
+  }
+  floats_free(row);
+  return made;
+}
+
+static void table_free(table *t) {
+  free(t->data);
+  floats_free(t->scales);
+  free(t->wide);
+}
+
+/* In float64 they are what was kept, and nothing lies behind the last one. */
+static void check_widened(void (*widen)(double *, const struct attn_numbers *, size_t, size_t),
+                          const table *t) {
+  double *wide = must_alloc(t->count * t->dim, sizeof *wide);
+  widen(wide, &t->numbers, t->count, t->dim);
+  ck_assert(memcmp(wide, t->wide, t->count * t->dim * sizeof *wide) == 0);
+  free(wide);
+}
+
+/* The bound that lib/arithmetic.c goes by, times what is added up. */
+static double slack(size_t n) {
+  return (136.0 + (double)n / 128) * 0x1p-24;
+}
+
+static void check_pair(const table *keys, const float *query, size_t row, double product,
+                       double distance2) {
+  double sum = 0, sizes = 0, squares = 0;
+  for (size_t i = 0; i < keys->dim; i++) {
+    const double k = keys->wide[row * keys->dim + i], q = (double)query[i];
+    sum += q * k;
+    sizes += fabs(q * k);
+    squares += (q - k) * (q - k);
+  }
+  ck_assert_msg(fabs(product - sum) <= slack(keys->dim) * sizes + 1e-30,
+                "dim %zu, row %zu: product %.9g, expected %.9g", keys->dim, row, product, sum);
+  ck_assert_msg(fabs(distance2 - squares) <= slack(keys->dim) * squares + 1e-30,
+                "dim %zu, row %zu: distance^2 %.9g, expected %.9g", keys->dim, row, distance2,
+                squares);
+}
+
+static void check_keys(const struct attn_kernels *kernels, rng *r, attn_dtype dtype) {
+  static const size_t dims[] = {1, 2, 15, 64, 127, 128, 129, 300, 700};
+  const size_t dim = dims[rng_between(r, 0, COUNT(dims) - 1)], count = rng_between(r, 1, 14);
+  table keys = table_new(r, dtype, rng_between(r, 1, 90), dim, true);
+  check_widened(kernels->widen_keys, &keys);
+  const size_t stride = attn_panel_rows(keys.count) + ATTN_PANEL * rng_between(r, 0, 1);
+  float *queries = floats_new(count * dim), *alone = floats_new(2 * stride);
+  float *products = floats_new(count * stride), *distances = floats_new(count * stride);
+  fill_normal(r, queries, count * dim, 1);
+  struct attn_panels work = {.queries = queries,
+                             .count = count,
+                             .dim = dim,
+                             .keys = keys.numbers,
+                             .panel_count = attn_panel_rows(keys.count) / ATTN_PANEL};
+  kernels->panels_dot(&work, products, stride);
+  kernels->panels_distance2(&work, distances, stride);
+  work.count = 1;
+  for (size_t q = 0; q < count; q++) {
+    work.queries = queries + q * dim;
+    kernels->panels_dot(&work, alone, stride);
+    kernels->panels_distance2(&work, alone + stride, stride);
+    ck_assert(memcmp(alone, products + q * stride, keys.count * sizeof(float)) == 0);
+    ck_assert(memcmp(alone + stride, distances + q * stride, keys.count * sizeof(float)) == 0);
+    for (size_t row = 0; row < keys.count; row++) {
+      const double scale = keys.numbers.scales ? (double)keys.scales[row] : 1;
+      check_pair(&keys, work.queries, row, scale * (double)products[q * stride + row],
+                 (double)distances[q * stride + row]);
+    }
+  }
+  ck_assert(floats_are_intact(products, count * stride));
+  ck_assert(floats_are_intact(distances, count * stride));
+  floats_free(queries);
+  floats_free(alone);
+  floats_free(products);
+  floats_free(distances);
+  table_free(&keys);
+}
+
+static void check_values(const struct attn_kernels *kernels, rng *r, attn_dtype dtype) {
+  const size_t count = rng_between(r, 1, 14);
+  table values = table_new(r, dtype, rng_between(r, 1, 400), rng_between(r, 1, 150), false);
+  check_widened(kernels->widen_values, &values);
+  const size_t dim = values.dim, rows = values.count, stride = rows + rng_between(r, 0, 5);
+  float *weights = floats_new(count * stride), *alone = floats_new(dim);
+  float *outputs = floats_new(count * dim);
+  for (size_t i = 0; i < count * stride; i++)
+    weights[i] = (float)rng_unit(r);
+  struct attn_weighing work = {.weights = weights,
+                               .count = count,
+                               .stride = stride,
+                               .values = values.numbers,
+                               .rows = rows,
+                               .dim = dim};
+  fill(outputs, count * dim, NAN);
+  kernels->weigh_values(&work, outputs);
+  work.count = 1;
+  for (size_t q = 0; q < count; q++) {
+    work.weights = weights + q * stride;
+    kernels->weigh_values(&work, alone);
+    ck_assert(memcmp(alone, outputs + q * dim, dim * sizeof(float)) == 0);
+    for (size_t c = 0; c < dim; c++) {
+      double sum = 0, sizes = 0;
+      for (size_t row = 0; row < rows; row++) {
+        /* what is loaded is an int8 without its scale */
+        const double scale = values.numbers.scales ? (double)values.scales[row] : 1;
+        const double term = (double)work.weights[row] * values.wide[row * dim + c] / scale;
+        sum += term;
+        sizes += fabs(term);
+      }
+      ck_assert_msg(fabs((double)alone[c] - sum) <= ((double)rows + 8) * 0x1p-24 * sizes,
+                    "%zu x %zu: output %zu is %.9g, expected %.9g", rows, dim, c, (double)alone[c],
+                    sum);
+    }
+  }
+  ck_assert(floats_are_intact(outputs, count * dim) && floats_are_intact(alone, dim));
+  floats_free(weights);
+  floats_free(alone);
+  floats_free(outputs);
+  table_free(&values);
+}
+
+START_TEST(test_sums) {
+  const struct attn_kernels *list[MOST_VARIANTS];
+  for (size_t v = 0, known = variants(list); v < known; v++)
+    for (int dtype = 0; dtype < DTYPES; dtype++)
+      for (size_t i = 0; i < test_rounds(60); i++) {
+        rng r = rng_for_case(1000 * v + 100 * (uint64_t)dtype + i);
+        check_keys(list[v], &r, (attn_dtype)dtype);
+        check_values(list[v], &r, (attn_dtype)dtype);
+      }
+}
+END_TEST
+
+int main(void) {
+  Suite *suite = suite_create("kernels");
+  add_test(suite, "every pattern", test_every_pattern);
+  add_test(suite, "scales", test_scales_in_distances);
+  add_test(suite, "sums", test_sums);
+  return run_suite(suite);
+}
