@@ -20,12 +20,13 @@
 #include <unistd.h>
 
 #include "api/api.h"
+#include "base/clock.h"
 #include "codec/codec.h"
 #include "codec/config_file.h"
 #include "healthcheck.h"
 #include "options.h"
 
-enum { EXIT_USAGE = 2, LAST_RESORT_SECONDS = 1, LOADING_SECONDS = 1 };
+enum { EXIT_USAGE = 2, STOP_SECONDS = 9, LOADING_SECONDS = 1 };
 
 /* Posted when it is time to stop. Global, because a signal handler can't be
  * told anything. */
@@ -170,8 +171,16 @@ static bool start(struct daemon *daemon) {
   return workers_submit(api->workers, load_memories, &daemon->loading, LOADING_SECONDS);
 }
 
+/* What can't be told to give up is not waited for: for the loading of a large
+ * file a second, for what computes as long as a stop may take in all. */
+static void set_last_resort(const struct api *api, double began) {
+  const double left = STOP_SECONDS - (clock_seconds() - began);
+  alarm(atomic_load(&api->loaded) && left > 1 ? (unsigned)left : 1);
+}
+
 static void stop(struct daemon *daemon) {
   struct api *api = &daemon->api;
+  const double began = clock_seconds();
   atomic_store(&api->stopping, true);
   if (daemon->server) {
     LOG(daemon->log, LOG_INFO, "stopping");
@@ -181,9 +190,7 @@ static void stop(struct daemon *daemon) {
       atomic_store(&api->hurry, true);
     }
   }
-  /* What can't be told to give up, like the loading of a large file, is not
-   * waited for. */
-  alarm(LAST_RESORT_SECONDS);
+  set_last_resort(api, began);
   workers_finish(api->workers);
   http_server_stop(daemon->server);
   batcher_free(api->batcher);
