@@ -68,6 +68,7 @@ struct workers {
   atomic_size_t length;
   size_t max_queue;
   struct group *groups; /* listed: may have unclaimed slices */
+  unsigned running; /* jobs that a worker has taken from the queue */
   bool stopping;
   unsigned thread_count; /* running */
   unsigned width;        /* for cutting work: as many as were asked for */
@@ -144,11 +145,13 @@ static void *worker(void *context) {
       help(workers, group);
     } else if (workers->length > 0) {
       const struct job job = heap_pop(workers);
+      workers->running++;
       pthread_mutex_unlock(&workers->mutex);
       run_job(&job);
       pthread_mutex_lock(&workers->mutex);
-    } else if (workers->stopping) {
-      break;
+      if (--workers->running == 0 && workers->stopping) pthread_cond_broadcast(&workers->work);
+    } else if (workers->stopping && workers->running == 0) {
+      break; /* not before: the last jobs may have slices to share */
     } else {
       pthread_cond_wait(&workers->work, &workers->mutex);
     }
