@@ -68,7 +68,7 @@ struct workers {
   atomic_size_t length;
   size_t max_queue;
   struct group *groups; /* listed: may have unclaimed slices */
-  unsigned running; /* jobs that a worker has taken from the queue */
+  unsigned running;     /* jobs that a worker has taken from the queue */
   bool stopping;
   unsigned thread_count; /* running */
   unsigned width;        /* for cutting work: as many as were asked for */
