@@ -245,7 +245,8 @@ ATTN_PUBLIC const attn_dtype_info *attn_dtype_info_find(const char *name);
 
 /* ---- Snapshots ------------------------------------------------------------
  * The rows of a memory at one moment. Made of blocks of rows which snapshots
- * share: appending copies the last, partly filled block at the most. */
+ * share: appending copies the last, partly filled block at the most, and any
+ * other change the blocks that it touches. */
 typedef struct attn_snapshot attn_snapshot;
 
 /* No rows. key_dim and value_dim are at least 1 and at most ATTN_MAX_DIM. The
@@ -272,10 +273,99 @@ ATTN_PUBLIC attn_dtype attn_snapshot_dtype(const attn_snapshot *snapshot);
 /* RAM that the snapshot holds, shared blocks counted in full. */
 ATTN_PUBLIC size_t attn_snapshot_bytes(const attn_snapshot *snapshot);
 
+/* What it would be for `rows` rows of the shape and dtype of `shape`, appended
+ * to nothing; SIZE_MAX where that is beyond what can be addressed. */
+ATTN_PUBLIC size_t attn_snapshot_bytes_of(const attn_snapshot *shape, size_t rows);
+
 /* Copies row `row` out as it was kept: key_dim and value_dim floats; either may
  * be NULL. */
 ATTN_PUBLIC attn_status attn_snapshot_get_row(const attn_snapshot *snapshot, size_t row, float *key,
                                               float *value);
+
+/* ---- Changing rows ----------------------------------------------------------
+ * All of a change at once. Row numbers are base's. Untouched blocks are shared.
+ * Removed rows close the gap, replaced ones keep their place, added ones come
+ * last. What becomes of the blocks depends on base's blocks and on the rows
+ * that are named, so the same changes in the same order give the same blocks,
+ * and bit-equal answers. Adding rows in several edits cuts them into blocks as
+ * adding them in one does. */
+typedef struct attn_edit {
+  const size_t *removed; /* ascending, distinct */
+  size_t removed_count;
+  const size_t *replaced; /* ascending, distinct, none of them removed */
+  size_t replaced_count;
+  const float *replaced_keys, *replaced_values; /* replaced_count x dimension */
+  const float *added_keys, *added_values;       /* added_count x dimension */
+  size_t added_count;
+} attn_edit;
+
+/* As attn_snapshot_append(); ATTN_BAD_ARGUMENT where row numbers are not as
+ * they have to be. */
+ATTN_PUBLIC attn_status attn_snapshot_edit(attn_snapshot **edited, const attn_snapshot *base,
+                                           const attn_edit *edit);
+
+/* ---- Filling ----------------------------------------------------------------
+ * A snapshot whose rows arrive as two streams, keys and values, in pieces of
+ * any length and order. What comes of it is bit by bit what one
+ * attn_snapshot_append() of all rows to an empty snapshot would make, without
+ * the rows ever being in RAM twice. One thread at a time may use a filler. */
+typedef struct attn_filler attn_filler;
+
+/* Takes the RAM for `rows` rows (>= 1), attn_snapshot_bytes_of() of them. Of
+ * `shape` only the dimensions and the dtype count. */
+ATTN_PUBLIC attn_status attn_filler_create(attn_filler **filler, const attn_snapshot *shape,
+                                           size_t rows);
+ATTN_PUBLIC void attn_filler_free(attn_filler *filler);
+
+/* Rows first .. first + rows - 1, as attn_snapshot_append() takes them. Each has
+ * to be given at least once; the last time counts. After a failure those before
+ * the row at fault may have been taken. ATTN_BAD_ARGUMENT beyond the rows there
+ * is room for, and once the filler has finished. */
+ATTN_PUBLIC attn_status attn_filler_keys(attn_filler *filler, size_t first, size_t rows,
+                                         const float *keys);
+ATTN_PUBLIC attn_status attn_filler_values(attn_filler *filler, size_t first, size_t rows,
+                                           const float *values);
+
+/* The snapshot, which is the caller's; the filler has still to be freed.
+ * ATTN_BAD_ARGUMENT where a key or a value was never given. */
+ATTN_PUBLIC attn_status attn_filler_finish(attn_filler *filler, attn_snapshot **made);
+
+/* ---- Blocks as bytes ----------------------------------------------------------
+ * For keeping a memory elsewhere, block by block. Blocks are immutable and
+ * counted, and the same pointer in two snapshots is the same, shared block: what
+ * was kept of one snapshot need not be kept again for the next.
+ *
+ * A block's bytes are its numbers in the snapshot's dtype and nothing else: the
+ * keys, row by row; with int8 a float32 scale for each key; the values, row by
+ * row; with int8 a float32 scale for each value. They are in this machine's
+ * order and can be carried between machines of the same order, which is to say
+ * between all little-endian ones. */
+typedef struct attn_block attn_block;
+
+ATTN_PUBLIC size_t attn_snapshot_block_count(const attn_snapshot *snapshot);
+
+/* Borrowed from the snapshot; NULL past the end. */
+ATTN_PUBLIC attn_block *attn_snapshot_block(const attn_snapshot *snapshot, size_t index);
+ATTN_PUBLIC attn_block *attn_block_ref(attn_block *block);
+ATTN_PUBLIC void attn_block_free(attn_block *block);
+ATTN_PUBLIC size_t attn_block_rows(const attn_block *block);
+
+/* `shape` is any snapshot of the dimensions and the dtype that the block has. */
+ATTN_PUBLIC size_t attn_block_encoded_size(const attn_snapshot *shape, const attn_block *block);
+ATTN_PUBLIC void attn_block_encode(const attn_snapshot *shape, const attn_block *block,
+                                   void *bytes);
+
+/* The block that has those bytes, which may be any. ATTN_BAD_SHAPE where they
+ * are no whole number of rows, none, or more than a block takes; ATTN_NOT_FINITE;
+ * ATTN_OUT_OF_RANGE where an int8 row is not as rounding makes it. */
+ATTN_PUBLIC attn_status attn_block_decode(attn_block **block, const attn_snapshot *shape,
+                                          const void *bytes, size_t size);
+
+/* A snapshot of those blocks in that order; takes a reference to each. With
+ * the blocks of another snapshot, decoded or not, it gives bit-equal answers.
+ * ATTN_BAD_SHAPE where a block is of another shape or dtype. */
+ATTN_PUBLIC attn_status attn_snapshot_assemble(attn_snapshot **made, const attn_snapshot *shape,
+                                               attn_block *const *blocks, size_t count);
 
 /* ---- Workers --------------------------------------------------------------
  * The library owns no threads. A caller that has some lends them through this:

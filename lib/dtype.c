@@ -96,20 +96,47 @@ float attn_bf16_to_float(uint16_t half) {
 #define INT8_SCALE_BITS  (~(uint64_t)0 << 36) /* leaves 17 bits of a significand */
 #define INT8_SCALE_LEAST 0x1p-126             /* below, products would lose bits */
 
+/* The largest of n patterns without their sign bits. Patterns of finite numbers
+ * are ordered as the numbers' sizes are, and those of infinity and NaN are
+ * above them: one pass that compares integers finds the largest number, and
+ * whether all are finite. Compilers make no such loop of a scalar one at -O2.
+ * Two maxima, since each waits for the one before. */
+#define DEFINE_LARGEST_PATTERN(name, number, magnitude)                                            \
+  static uint32_t name(const void *data, size_t n) {                                               \
+    typedef number lanes __attribute__((vector_size(16)));                                         \
+    typedef number numbers __attribute__((vector_size(16), aligned(1), may_alias));                \
+    typedef number one __attribute__((aligned(1), may_alias));                                     \
+    enum { LANES = 16 / sizeof(number) };                                                          \
+    const one *from = data;                                                                        \
+    lanes most[2] = {{0}, {0}};                                                                    \
+    size_t i = 0;                                                                                  \
+    for (; i + 2 * LANES <= n; i += 2 * LANES)                                                     \
+      for (size_t half = 0; half < 2; half++) {                                                    \
+        const lanes size =                                                                         \
+            *(const numbers *)(const void *)(from + i + half * LANES) & (number)(magnitude);       \
+        const lanes above = size > most[half];                                                     \
+        most[half] = (size & above) | (most[half] & ~above);                                       \
+      }                                                                                            \
+    number largest = 0;                                                                            \
+    for (size_t l = 0; l < 2 * LANES; l++)                                                         \
+      largest = most[l / LANES][l % LANES] > largest ? most[l / LANES][l % LANES] : largest;       \
+    for (; i < n; i++)                                                                             \
+      largest = (from[i] & (magnitude)) > largest ? (number)(from[i] & (magnitude)) : largest;     \
+    return (uint32_t)largest;                                                                      \
+  }
+DEFINE_LARGEST_PATTERN(largest_pattern4, int32_t, 0x7fffffff)
+DEFINE_LARGEST_PATTERN(largest_pattern2, int16_t, 0x7fff)
+
+enum { F32_INFINITY = 0x7f800000, BF16_INFINITY = 0x7f80 };
+
 static double largest_of(const float *row, size_t n) {
-  float most = 0;
-  for (size_t i = 0; i < n; i++)
-    most = fabsf(row[i]) > most ? fabsf(row[i]) : most;
-  return (double)most;
+  return (double)float_of(largest_pattern4(row, n));
 }
 
 attn_status attn_row_check(attn_dtype dtype, const float *row, size_t n) {
-  bool finite = true;
-  for (size_t i = 0; i < n; i++)
-    finite &= isfinite(row[i]) != 0;
-  if (!finite) return ATTN_NOT_FINITE;
-  if (infos[dtype].largest == (double)FLT_MAX) return ATTN_OK;
-  return largest_of(row, n) <= infos[dtype].largest ? ATTN_OK : ATTN_OUT_OF_RANGE;
+  const uint32_t pattern = largest_pattern4(row, n);
+  if (pattern >= F32_INFINITY) return ATTN_NOT_FINITE;
+  return (double)float_of(pattern) <= infos[dtype].largest ? ATTN_OK : ATTN_OUT_OF_RANGE;
 }
 
 static double int8_scale(const float *row, size_t n) {
@@ -180,3 +207,65 @@ void attn_row_keep(attn_dtype dtype, const float *row, size_t n, void *to, size_
   }
 DEFINE_GET(attn_row_floats, float)
 DEFINE_GET(attn_row_doubles, double)
+
+/* ---- Rows as they are kept ---- */
+
+static int largest_int8(const int8_t *row, size_t n) {
+  int most = 0;
+  for (size_t i = 0; i < n; i++) {
+    const int size = row[i] < 0 ? -row[i] : row[i];
+    most = size > most ? size : most;
+  }
+  return most;
+}
+
+double attn_rows_largest(const struct attn_numbers *from, size_t rows, size_t n) {
+  double most = 0;
+  switch (from->dtype) {
+  case ATTN_F32:
+    return (double)float_of(largest_pattern4(from->data, rows * n));
+  case ATTN_F16:
+    return (double)attn_f16_to_float((uint16_t)largest_pattern2(from->data, rows * n));
+  case ATTN_BF16:
+    return (double)attn_bf16_to_float((uint16_t)largest_pattern2(from->data, rows * n));
+  case ATTN_INT8:
+    for (size_t r = 0; r < rows; r++)
+      most =
+          fmax(most, (double)from->scales[r] * largest_int8((const int8_t *)from->data + r * n, n));
+    break;
+  }
+  return most;
+}
+
+/* The scale is 0 for zeros alone, has its 17 bits, and makes the row's largest
+ * number 127, unless it is as small as it may be. */
+static attn_status check_int8(const int8_t *row, size_t n, float scale) {
+  if (!isfinite(scale)) return ATTN_NOT_FINITE;
+  const int most = largest_int8(row, n);
+  if (most > INT8_MOST || signbit(scale)) return ATTN_OUT_OF_RANGE;
+  if (scale == 0) return most == 0 ? ATTN_OK : ATTN_OUT_OF_RANGE;
+  const double exact = (double)scale;
+  uint64_t bits;
+  memcpy(&bits, &exact, sizeof bits);
+  const bool cut = (bits & ~INT8_SCALE_BITS) == 0;
+  const bool in_range = exact >= INT8_SCALE_LEAST && exact * INT8_MOST <= infos[ATTN_INT8].largest;
+  const bool fits = most == INT8_MOST || exact == INT8_SCALE_LEAST;
+  return cut && in_range && fits ? ATTN_OK : ATTN_OUT_OF_RANGE;
+}
+
+attn_status attn_rows_check_kept(const struct attn_numbers *from, size_t rows, size_t n) {
+  attn_status status = ATTN_OK;
+  switch (from->dtype) {
+  case ATTN_F32:
+    return largest_pattern4(from->data, rows * n) < F32_INFINITY ? ATTN_OK : ATTN_NOT_FINITE;
+  case ATTN_F16:
+    return largest_pattern2(from->data, rows * n) < F16_INFINITY ? ATTN_OK : ATTN_NOT_FINITE;
+  case ATTN_BF16:
+    return largest_pattern2(from->data, rows * n) < BF16_INFINITY ? ATTN_OK : ATTN_NOT_FINITE;
+  case ATTN_INT8:
+    for (size_t r = 0; r < rows && status == ATTN_OK; r++)
+      status = check_int8((const int8_t *)from->data + r * n, n, from->scales[r]);
+    break;
+  }
+  return status;
+}

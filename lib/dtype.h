@@ -39,6 +39,13 @@ void attn_row_keep(attn_dtype dtype, const float *row, size_t n, void *to, size_
 void attn_row_floats(const struct attn_numbers *from, size_t stride, size_t n, float *to);
 void attn_row_doubles(const struct attn_numbers *from, size_t stride, size_t n, double *to);
 
+/* The largest |number| of rows side by side, as they were kept. */
+double attn_rows_largest(const struct attn_numbers *from, size_t rows, size_t n);
+
+/* Whether rows side by side, their numbers of any alignment, are such as
+ * attn_row_keep() makes them: ATTN_NOT_FINITE, ATTN_OUT_OF_RANGE, ATTN_OK. */
+attn_status attn_rows_check_kept(const struct attn_numbers *from, size_t rows, size_t n);
+
 /* One number, to nearest, ties to even; infinity where it is beyond the range;
  * NaN stays NaN. */
 uint16_t attn_f16_from_float(float x);

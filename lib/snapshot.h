@@ -2,43 +2,32 @@
 #ifndef ATTN_SNAPSHOT_H
 #define ATTN_SNAPSHOT_H
 
-#include <stdatomic.h>
-
-#include "dtype.h"
-
-/* Keys lie in panels of ATTN_PANEL rows, [capacity/16][key_dim][16]: component j
- * of 16 neighbouring keys is one load of the score kernel, and no request has
- * to pack anything. Values stay row-major, as their kernel wants them. */
-enum { ATTN_PANEL = 16 };
-
-/* Rows side by side, in one allocation aligned to 64 bytes; numbers are of the
- * snapshot's dtype. Rows of a panel that are not there yet are 0, their scales
- * too; behind the values there is room to read (not to mean) ATTN_PANEL more. */
-struct attn_block {
-  atomic_size_t references;
-  size_t rows, capacity;
-  void *panels;                     /* of the keys */
-  void *values;                     /* rows x value_dim */
-  float *key_scales, *value_scales; /* of rows, or NULL */
-  double *norms;                    /* of the keys as they are kept */
-};
-
-/* What the choice between float32 and float64 arithmetic needs to know. */
-struct attn_extent {
-  double max_norm;  /* the longest key */
-  double min_norm;  /* the shortest key other than 0; INFINITY without one */
-  double max_value; /* the largest |v| of a component */
-};
+#include "block.h"
 
 struct attn_snapshot {
   atomic_size_t references;
   size_t key_dim, value_dim, rows;
   attn_dtype dtype;
-  size_t tile_rows; /* capacities of blocks are multiples of it */
-  struct attn_extent extent;
+  size_t tile_rows;          /* the capacity of blocks is a multiple of it */
+  struct attn_extent extent; /* of all blocks */
   size_t block_count;
   struct attn_block **blocks;
+  size_t *firsts; /* of each block, the number of its first row */
 };
+
+/* A snapshot of the shape of another, without rows, and with room for that many
+ * blocks. The one who makes it takes blocks in until it is published. */
+attn_snapshot *attn_snapshot_like(const attn_snapshot *shape, size_t block_room);
+
+/* The block becomes the last one; the reference is the snapshot's from now on. */
+void attn_snapshot_take(attn_snapshot *snapshot, struct attn_block *block);
+
+static inline struct attn_block_shape attn_snapshot_shape(const attn_snapshot *snapshot) {
+  return (struct attn_block_shape){snapshot->key_dim, snapshot->value_dim, snapshot->dtype};
+}
+
+/* Whether rows of float32 can be addressed along with those that are there. */
+bool attn_snapshot_can_address(const attn_snapshot *snapshot, size_t rows);
 
 /* Up to tile_rows rows of one block, from the first row of a panel on. */
 struct attn_tile {
@@ -50,11 +39,6 @@ struct attn_tile {
 
 /* All tiles in order of rows; the array is the caller's. NULL: no memory. */
 struct attn_tile *attn_snapshot_tiles(const attn_snapshot *snapshot, size_t *count);
-
-/* Where component `index` of row `row` lies, from the panels' start. */
-static inline size_t attn_panel_place(size_t row, size_t index, size_t key_dim) {
-  return (row / ATTN_PANEL * key_dim + index) * ATTN_PANEL + row % ATTN_PANEL;
-}
 
 /* One row of a tile, widened. */
 static inline void attn_tile_key(const struct attn_tile *tile, size_t row, size_t key_dim,
@@ -68,11 +52,6 @@ static inline void attn_tile_value(const struct attn_tile *tile, size_t row, siz
                                    double *value) {
   const struct attn_numbers from = attn_numbers_after(tile->values, row, row * value_dim);
   attn_row_doubles(&from, 1, value_dim, value);
-}
-
-/* Rows rounded up to whole panels. */
-static inline size_t attn_panel_rows(size_t rows) {
-  return (rows + ATTN_PANEL - 1) / ATTN_PANEL * ATTN_PANEL;
 }
 
 /* a * b, or SIZE_MAX where that overflows: no allocation of that size works. */
