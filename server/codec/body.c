@@ -16,9 +16,20 @@
 #include "codec/tensor.h"
 
 #define DEFAULT_SCORE     "scaled_dot"
-#define MOST_MILLISECONDS 86400000.0 /* a day */
+#define MOST_MILLISECONDS 86400000.0   /* a day */
+#define MOST_TTL_SECONDS  3155760000.0 /* a century */
 
-enum member_kind { MATRIX, DIMENSION, IDS, SCORE, NORMALIZATION, DTYPE, WEIGHTS, MILLISECONDS };
+enum member_kind {
+  MATRIX,
+  DIMENSION,
+  IDS,
+  SCORE,
+  NORMALIZATION,
+  DTYPE,
+  WEIGHTS,
+  MILLISECONDS,
+  TTL
+};
 
 /* A member, and the place in the draft that it fills. */
 struct member {
@@ -28,7 +39,7 @@ struct member {
 };
 
 /* SHOWN_MAX: of a string that is quoted back. */
-enum { MEMBERS_MAX = 8, SHOWN_MAX = 40 };
+enum { MEMBERS_MAX = 9, SHOWN_MAX = 40 };
 
 /* A draft, while it is read. */
 struct reading {
@@ -212,6 +223,22 @@ static bool read_weights(struct scan *scan, struct attend_body *body) {
   }
 }
 
+/* Fractions are allowed: a cache may want half a second. null: for ever. */
+static bool read_ttl(struct scan *scan, double *seconds) {
+  *seconds = 0;
+  if (scan_kind(scan) == SCAN_NULL) {
+    const char *start;
+    size_t length;
+    return scan_skip(scan, &start, &length) &&
+           ((length == 4 && memcmp(start, "null", 4) == 0) || scan_wrong_type(scan, "null"));
+  }
+  if (!scan_double(scan, seconds)) return false;
+  if (*seconds > 0 && *seconds <= MOST_TTL_SECONDS) return true;
+  return scan_fault(scan, PROBLEM_INVALID_PARAMETER,
+                    "expected null, or a number of seconds above 0 and up to %.0f, got %g",
+                    MOST_TTL_SECONDS, *seconds);
+}
+
 static bool read_member(struct scan *scan, enum member_kind kind, void *field) {
   switch (kind) {
   case MATRIX:
@@ -230,13 +257,15 @@ static bool read_member(struct scan *scan, enum member_kind kind, void *field) {
     return read_weights(scan, field);
   case MILLISECONDS:
     return scan_whole(scan, 1, MOST_MILLISECONDS, field);
+  case TTL:
+    return read_ttl(scan, field);
   }
   return false;
 }
 
 /* ---- A memory ---- */
 
-enum { M_KEYS, M_VALUES, M_KEY_DIM, M_VALUE_DIM, M_IDS, M_SCORE, M_NORMALIZATION, M_DTYPE };
+enum { M_KEYS, M_VALUES, M_KEY_DIM, M_VALUE_DIM, M_IDS, M_SCORE, M_NORMALIZATION, M_DTYPE, M_TTL };
 
 static const struct member memory_members[] = {
     [M_KEYS] = {"keys", MATRIX, offsetof(struct memory_body, keys)},
@@ -247,7 +276,8 @@ static const struct member memory_members[] = {
     [M_SCORE] = {"score", SCORE, offsetof(struct memory_body, score)},
     [M_NORMALIZATION] = {"normalization", NORMALIZATION,
                          offsetof(struct memory_body, normalization)},
-    [M_DTYPE] = {"dtype", DTYPE, offsetof(struct memory_body, dtype)}};
+    [M_DTYPE] = {"dtype", DTYPE, offsetof(struct memory_body, dtype)},
+    [M_TTL] = {"ttl_seconds", TTL, offsetof(struct memory_body, ttl_seconds)}};
 
 /* Rows, or dimensions in their place. */
 static bool check_members(struct reading *reading) {
@@ -259,6 +289,12 @@ static bool check_members(struct reading *reading) {
                        "dimensions are given in place of keys and values, not with them");
   return dimensions ? require(reading, M_KEY_DIM) && require(reading, M_VALUE_DIM)
                     : require(reading, M_KEYS) && require(reading, M_VALUES);
+}
+
+static bool check_ids(const struct id_list *ids, size_t rows, struct problem *problem) {
+  if (!ids || id_list_count(ids) == rows) return true;
+  return problem_set(problem, PROBLEM_SHAPE_MISMATCH, "/ids",
+                     "expected one id for each of %zu rows, got %zu", rows, id_list_count(ids));
 }
 
 static bool settle_score(const struct memory_override *override, struct memory_body *body,
@@ -280,16 +316,13 @@ static bool settle_score(const struct memory_override *override, struct memory_b
 
 bool memory_body_settle(struct memory_body *body, const struct memory_override *override,
                         struct problem *problem) {
-  size_t rows = body->keys.rows, ids = id_list_count(body->ids);
+  const size_t rows = body->keys.rows;
   if (!check_rows(&body->keys, &body->values, problem)) return false;
   if (rows > 0) {
     body->key_dim = body->keys.cols;
     body->value_dim = body->values.cols;
   }
-  if (body->ids && ids != rows)
-    return problem_set(problem, PROBLEM_SHAPE_MISMATCH, "/ids",
-                       "expected one id for each of %zu rows, got %zu", rows, ids);
-  return settle_score(override, body, problem);
+  return check_ids(body->ids, rows, problem) && settle_score(override, body, problem);
 }
 
 static bool read_memory(struct scan *scan, const struct memory_override *override,
@@ -325,6 +358,94 @@ void memory_body_free(struct memory_body *body) {
   attn_score_free(body->score);
   attn_normalization_free(body->normalization);
   *body = (struct memory_body){.ids = NULL};
+}
+
+/* ---- Changes of a memory ---- */
+
+enum { R_KEYS, R_VALUES, R_IDS, R_TTL };
+
+static const struct member rows_members[] = {
+    [R_KEYS] = {"keys", MATRIX, offsetof(struct rows_body, keys)},
+    [R_VALUES] = {"values", MATRIX, offsetof(struct rows_body, values)},
+    [R_IDS] = {"ids", IDS, offsetof(struct rows_body, ids)},
+    [R_TTL] = {"ttl_seconds", TTL, offsetof(struct rows_body, ttl_seconds)}};
+
+bool rows_body_settle(const struct rows_body *body, struct problem *problem) {
+  return check_rows(&body->keys, &body->values, problem) &&
+         check_ids(body->ids, body->keys.rows, problem);
+}
+
+bool body_parse_rows(const char *text, size_t length, struct rows_body *body,
+                     struct problem *problem) {
+  struct scan scan;
+  struct reading reading = {
+      .scan = &scan,
+      .members = rows_members,
+      .object = {.what = "rows", .count = sizeof rows_members / sizeof *rows_members}};
+  *body = (struct rows_body){.ids = NULL};
+  scan_begin(&scan, text, length, problem);
+  const bool read = open_body(&scan) && read_members(&reading, body) && require(&reading, R_KEYS) &&
+                    require(&reading, R_VALUES) && rows_body_settle(body, problem);
+  const bool parsed = scan_end(&scan, read);
+  if (!parsed) rows_body_free(body);
+  return parsed;
+}
+
+void rows_body_free(struct rows_body *body) {
+  matrix_free(&body->keys);
+  matrix_free(&body->values);
+  id_list_free(body->ids);
+  *body = (struct rows_body){.ids = NULL};
+}
+
+bool body_parse_removal(const char *text, size_t length, struct id_list **ids,
+                        struct problem *problem) {
+  static const struct member members[] = {{"ids", IDS, 0}};
+  struct scan scan;
+  struct reading reading = {
+      .scan = &scan, .members = members, .object = {.what = "removing rows", .count = 1}};
+  *ids = NULL;
+  scan_begin(&scan, text, length, problem);
+  bool parsed = scan_end(&scan, open_body(&scan) && read_members(&reading, (void *)ids) &&
+                                    require(&reading, 0));
+  if (parsed && id_list_count(*ids) == 0)
+    parsed = problem_set(problem, PROBLEM_INVALID_PARAMETER, "/ids",
+                         "expected at least one id, got an empty array");
+  if (!parsed) {
+    id_list_free(*ids);
+    *ids = NULL;
+  }
+  return parsed;
+}
+
+enum { S_SCORE, S_NORMALIZATION, S_TTL };
+
+static const struct member settings_members[] = {
+    [S_SCORE] = {"score", SCORE, offsetof(struct settings_body, score)},
+    [S_NORMALIZATION] = {"normalization", NORMALIZATION,
+                         offsetof(struct settings_body, normalization)},
+    [S_TTL] = {"ttl_seconds", TTL, offsetof(struct settings_body, ttl_seconds)}};
+
+bool body_parse_settings(const char *text, size_t length, struct settings_body *body,
+                         struct problem *problem) {
+  struct scan scan;
+  struct reading reading = {
+      .scan = &scan,
+      .members = settings_members,
+      .object = {.what = "changing a memory",
+                 .count = sizeof settings_members / sizeof *settings_members}};
+  *body = (struct settings_body){.score = NULL};
+  scan_begin(&scan, text, length, problem);
+  const bool parsed = scan_end(&scan, open_body(&scan) && read_members(&reading, body));
+  body->has_ttl = has(&reading, S_TTL);
+  if (!parsed) settings_body_free(body);
+  return parsed;
+}
+
+void settings_body_free(struct settings_body *body) {
+  attn_score_free(body->score);
+  attn_normalization_free(body->normalization);
+  *body = (struct settings_body){.score = NULL};
 }
 
 /* ---- Attend ---- */

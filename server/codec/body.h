@@ -27,7 +27,8 @@ struct memory_body {
   size_t key_dim, value_dim;
   attn_score *score; /* fits key_dim */
   attn_normalization *normalization;
-  attn_dtype dtype; /* of the numbers in RAM; ATTN_F32 where none was given */
+  attn_dtype dtype;   /* of the numbers in RAM; ATTN_F32 where none was given */
+  double ttl_seconds; /* of rows, from when they were written; 0: they stay */
 };
 bool body_parse_memory(const char *text, size_t length, struct memory_body *body,
                        struct problem *problem);
@@ -48,6 +49,35 @@ void memory_body_free(struct memory_body *body);
  * are rows, and fills in score and normalization. */
 bool memory_body_settle(struct memory_body *body, const struct memory_override *override,
                         struct problem *problem);
+
+/* POST /v1/memories/NAME/rows: rows to append, or to put in the place of those
+ * that have their ids. */
+struct rows_body {
+  struct matrix keys, values;
+  struct id_list *ids; /* NULL where none were given; distinct, one per row */
+  double ttl_seconds;  /* of these rows; 0: what the memory says */
+};
+bool body_parse_rows(const char *text, size_t length, struct rows_body *body,
+                     struct problem *problem);
+void rows_body_free(struct rows_body *body);
+
+/* What body_parse_rows() does once all was read. */
+bool rows_body_settle(const struct rows_body *body, struct problem *problem);
+
+/* DELETE /v1/memories/NAME/rows: the distinct ids, at least one. */
+bool body_parse_removal(const char *text, size_t length, struct id_list **ids,
+                        struct problem *problem);
+
+/* PATCH /v1/memories/NAME: what is not NULL, or was given, is to change. */
+struct settings_body {
+  attn_score *score;
+  attn_normalization *normalization;
+  double ttl_seconds; /* 0: rows written from now on stay */
+  bool has_ttl;
+};
+bool body_parse_settings(const char *text, size_t length, struct settings_body *body,
+                         struct problem *problem);
+void settings_body_free(struct settings_body *body);
 
 /* POST .../attend. Score and normalization are NULL where the body has none;
  * keys and values are there for POST /v1/attend alone, which has to have them. */
