@@ -117,8 +117,11 @@ static void write_replies(struct json_writer *writer, const char *statuses, cons
 }
 
 static void write_operation(struct json_writer *writer, const struct http_route *route) {
-  static const char *const methods[HTTP_METHOD_COUNT] = {
-      [HTTP_GET] = "get", [HTTP_PUT] = "put", [HTTP_POST] = "post", [HTTP_DELETE] = "delete"};
+  static const char *const methods[HTTP_METHOD_COUNT] = {[HTTP_GET] = "get",
+                                                         [HTTP_PUT] = "put",
+                                                         [HTTP_POST] = "post",
+                                                         [HTTP_PATCH] = "patch",
+                                                         [HTTP_DELETE] = "delete"};
   const struct operation_doc *doc = find_doc(route->operation);
   if (!doc) return;
   json_name(writer, methods[route->method]);

@@ -1,11 +1,11 @@
 /* Content-Type and Content-Encoding of a request body.
  *
  * A body type is accepted because it stands in `accepted`; to take another one
- * is a line there. A missing type counts as JSON, since the server speaks
- * nothing else and `curl --data-binary` users expect it to work; a wrong one
- * is refused, because guessing is how a form ends up parsed as something it
- * is not (and because a browser can send a form to another site's server, but
- * not JSON without asking first). */
+ * is a line there. Tensors are for the routes that take them. A missing type
+ * counts as JSON, since nearly everything the server speaks is that and `curl --data-binary` users
+ * expect it to work; a wrong one is refused, because guessing is how a form ends up parsed as
+ * something it is not (and because a browser can send a form to another site's server, but not JSON
+ * without asking first). */
 #include "http/content.h"
 
 #include <string.h>
@@ -22,9 +22,11 @@ enum type_match { WHOLE_TYPE, TYPE_SUFFIX };
 static const struct accepted_type {
   enum type_match match;
   const char *text;
+  enum http_media media;
 } accepted[] = {
-    {WHOLE_TYPE, "application/json"},
-    {TYPE_SUFFIX, "+json"},
+    {WHOLE_TYPE, "application/json", HTTP_JSON},
+    {TYPE_SUFFIX, "+json", HTTP_JSON},
+    {WHOLE_TYPE, "application/x-safetensors", HTTP_TENSORS},
 };
 
 #define SUFFIXED_UNDER "application/"
@@ -43,18 +45,18 @@ static bool span_equals(struct span span, const char *text) {
   return span.length == strlen(text) && strncasecmp(span.start, text, span.length) == 0;
 }
 
-static bool type_is_accepted(struct span type) {
-  const size_t prefix = sizeof SUFFIXED_UNDER - 1;
+static bool type_matches(struct span type, const struct accepted_type *rule) {
+  if (rule->match == WHOLE_TYPE) return span_equals(type, rule->text);
+  const size_t prefix = sizeof SUFFIXED_UNDER - 1, suffix = strlen(rule->text);
+  return type.length > prefix + suffix && strncasecmp(type.start, SUFFIXED_UNDER, prefix) == 0 &&
+         strncasecmp(type.start + type.length - suffix, rule->text, suffix) == 0;
+}
+
+static bool type_is_accepted(struct span type, bool takes_tensors, enum http_media *media) {
   for (size_t i = 0; i < sizeof accepted / sizeof accepted[0]; i++) {
-    const char *text = accepted[i].text;
-    if (accepted[i].match == WHOLE_TYPE) {
-      if (span_equals(type, text)) return true;
-      continue;
-    }
-    size_t suffix = strlen(text);
-    if (type.length > prefix + suffix && strncasecmp(type.start, SUFFIXED_UNDER, prefix) == 0 &&
-        strncasecmp(type.start + type.length - suffix, text, suffix) == 0)
-      return true;
+    if (!type_matches(type, &accepted[i])) continue;
+    *media = accepted[i].media;
+    return *media == HTTP_JSON || takes_tensors;
   }
   return false;
 }
@@ -81,7 +83,9 @@ static bool charset_is_accepted(const char *parameters) {
   return true;
 }
 
-bool content_check(const char *type, const char *encoding, struct problem *problem) {
+bool content_check(const char *type, const char *encoding, bool takes_tensors,
+                   enum http_media *media, struct problem *problem) {
+  *media = HTTP_JSON;
   struct span coding = trimmed(encoding, strlen(encoding));
   if (coding.length > 0 && !span_equals(coding, "identity"))
     return problem_set(problem, PROBLEM_UNSUPPORTED_MEDIA_TYPE, "",
@@ -90,14 +94,15 @@ bool content_check(const char *type, const char *encoding, struct problem *probl
   size_t length = strcspn(type, ";");
   struct span media_type = trimmed(type, length);
   if (media_type.length == 0 && type[length] == '\0') return true;
-  if (!type_is_accepted(media_type)) {
+  if (!type_is_accepted(media_type, takes_tensors, media)) {
     bool form = span_equals(media_type, "application/x-www-form-urlencoded");
     return problem_set(
         problem, PROBLEM_UNSUPPORTED_MEDIA_TYPE, "",
-        "the Content-Type of a body is application/json, but this one is %.100s%s", type,
+        "the Content-Type of a body is application/json%s, but this one is %.100s%s",
+        takes_tensors ? " or application/x-safetensors" : "", type,
         form ? " (curl sends that unless told --json or -H 'Content-Type: application/json')" : "");
   }
-  if (!charset_is_accepted(type + length))
+  if (*media == HTTP_JSON && !charset_is_accepted(type + length))
     return problem_set(problem, PROBLEM_UNSUPPORTED_MEDIA_TYPE, "",
                        "the charset of a body is utf-8, but the Content-Type is %.100s", type);
   return true;

@@ -5,9 +5,11 @@
 #include <stdbool.h>
 
 #include "base/problem.h"
+#include "http/http.h"
 
-/* False with unsupported_media_type. Both are header values, "" where absent;
- * a missing type counts as JSON. */
-bool content_check(const char *type, const char *encoding, struct problem *problem);
+/* The form of the body, in `media`; false with unsupported_media_type. Both
+ * are header values, "" where absent; a missing type counts as JSON. */
+bool content_check(const char *type, const char *encoding, bool takes_tensors,
+                   enum http_media *media, struct problem *problem);
 
 #endif

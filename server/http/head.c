@@ -121,6 +121,29 @@ static bool take_accept(struct walk *walk, const char *value) {
   return true;
 }
 
+/* A copy, because blanks may follow the value. An empty key is refused: who sends
+ * one believes that a second try is safe. */
+static bool take_idempotency_key(struct walk *walk, const char *value, size_t length) {
+  char *key = walk->head->idempotency_key;
+  while (length > 0 && (value[length - 1] == ' ' || value[length - 1] == '\t'))
+    length--;
+  if (*key) return refuse(walk->problem, "there is more than one Idempotency-Key");
+  if (length == 0 || length > HEAD_KEY_MAX)
+    return problem_set(walk->problem, PROBLEM_INVALID_REQUEST, "",
+                       "an Idempotency-Key has 1 to %d bytes, but this one has %zu", HEAD_KEY_MAX,
+                       length);
+  for (size_t i = 0; i < length; i++) {
+    unsigned char c = (unsigned char)value[i];
+    if (c <= ' ' || c >= 0x7f)
+      return problem_set(walk->problem, PROBLEM_INVALID_REQUEST, "",
+                         "an Idempotency-Key consists of visible ASCII, but its byte %zu is 0x%02x",
+                         i + 1, c);
+  }
+  memcpy(key, value, length);
+  key[length] = '\0';
+  return true;
+}
+
 static bool take_header(struct walk *walk, const char *name, size_t name_length, const char *value,
                         size_t value_length) {
   struct head *head = walk->head;
@@ -142,6 +165,8 @@ static bool take_header(struct walk *walk, const char *name, size_t name_length,
     return take_once(walk, &head->if_match, "If-Match", value);
   } else if (name_is(name, name_length, "If-None-Match")) {
     return take_once(walk, &head->if_none_match, "If-None-Match", value);
+  } else if (name_is(name, name_length, "Idempotency-Key")) {
+    return take_idempotency_key(walk, value, value_length);
   }
   return true;
 }

@@ -16,6 +16,9 @@ struct head_line {
   const char *method, *target, *place, *version;
 };
 
+/* The longest Idempotency-Key. */
+#define HEAD_KEY_MAX 255
+
 /* What the rest of the server wants to know of a head that passed. Texts are
  * "" where the header is absent and live as long as the request does. */
 struct head {
@@ -23,6 +26,7 @@ struct head {
   bool expects_continue; /* the client waits before it sends the body */
   uint64_t content_length;
   const char *content_type, *content_encoding, *accept, *if_match, *if_none_match;
+  char idempotency_key[HEAD_KEY_MAX + 1];
   struct buffer accept_list; /* holds `accept` where the header came more than once */
 };
 

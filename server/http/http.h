@@ -7,13 +7,18 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/types.h>
 
 #include "base/buffer.h"
 #include "base/problem.h"
 #include "observe/log.h"
 #include "observe/metrics.h"
 
-enum http_method { HTTP_GET, HTTP_PUT, HTTP_POST, HTTP_DELETE, HTTP_METHOD_COUNT };
+enum http_method { HTTP_GET, HTTP_PUT, HTTP_POST, HTTP_PATCH, HTTP_DELETE, HTTP_METHOD_COUNT };
+
+/* The two forms that bodies and replies come in: application/json and
+ * application/x-safetensors. */
+enum http_media { HTTP_JSON, HTTP_TENSORS };
 
 /* A request whose head was checked and whose body, where the route takes one,
  * has arrived whole. Strings are NUL-terminated, never NULL ("" where absent),
@@ -27,21 +32,40 @@ struct http_request {
   const char *accept;
   const char *if_match;
   const char *if_none_match;
-  const char *body;
+  const char *idempotency_key; /* 1 to 255 visible ASCII bytes, or "" */
+  enum http_media body_media;  /* by its Content-Type; JSON where that is absent */
+  bool wants_tensors;          /* Accept prefers them, of a route that sends them: see accept.h */
+  void *upload;                /* where the route's http_upload took the body; the handler's own */
+  const char *body;            /* "" where there is an upload */
   size_t body_length;
   double began; /* when the head was there: seconds of CLOCK_MONOTONIC */
   bool at_once; /* an ON_WORKER handler is run on the I/O thread, being cheap */
 };
 
-/* Filled by a handler. The http side adds Date, Content-Length, Connection. */
+/* A reply's body that is read bit by bit while it is sent. */
+struct http_stream {
+  uint64_t length; /* known beforehand: it is the Content-Length */
+  /* Fills bytes from position `at`; returns how many (1 .. room), or -1: the
+   * connection is closed (the client sees a short body). On the I/O thread. */
+  ssize_t (*read)(void *context, uint64_t at, char *bytes, size_t room);
+  /* Once, when it is no longer needed, also where nothing was sent (HEAD). On
+   * the I/O thread, or on that which stops the server. */
+  void (*release)(void *context);
+  void *context;
+};
+
+/* Filled by a handler. The http side adds Date, Content-Length, Connection,
+ * Cache-Control and Vary. */
 struct http_reply {
-  int status;               /* 200 to begin with */
-  const char *content_type; /* static text; NULL where there is no body */
-  struct buffer body;       /* taken over by the http side */
-  char etag[32];            /* "" or with its quotes */
-  char location[192];       /* "" or a path */
-  char allow[64];           /* "" or the methods */
-  unsigned retry_after;     /* seconds; 0: none */
+  int status;                /* 200 to begin with */
+  const char *content_type;  /* static text; NULL where there is no body */
+  struct buffer body;        /* taken over by the http side */
+  struct http_stream stream; /* read != NULL: the body, in place of `body`; taken over as well */
+  char etag[32];             /* "" or with its quotes */
+  char location[192];        /* "" or a path */
+  char allow[64];            /* "" or the methods */
+  unsigned retry_after;      /* seconds; 0: none */
+  bool varies;               /* set by the http side: `Vary: Accept` */
 };
 
 /* Makes the reply that problem: status, application/problem+json, the body,
@@ -59,8 +83,8 @@ typedef void http_handler(void *api, const struct http_request *request, struct 
  * thread. */
 typedef double http_cost(void *api, const struct http_request *request);
 
-/* For handlers of routes with a cost: the reply is ready. To be called exactly
- * once, by the handler or later by any thread; request and reply are
+/* For handlers of routes that say `completes`: the reply is ready. To be called
+ * exactly once, by the handler or later by any thread; request and reply are
  * gone when it returns. */
 void http_complete(struct http_reply *reply);
 
@@ -70,17 +94,37 @@ void http_complete(struct http_reply *reply);
  * handing it over; then it is run at once as well. */
 enum http_place { HTTP_ON_IO, HTTP_ON_WORKER };
 
+/* Where a body goes as it arrives, instead of into request->body. All are
+ * called on the I/O thread (`drop` also on that which stops the server), so
+ * they must take microseconds. */
+struct http_upload {
+  /* With the head, which is all of the request that is there; length:
+   * Content-Length, or UINT64_MAX for a chunked body. NULL left in *upload:
+   * collect the body as usual. False with a problem: refused. */
+  bool (*begin)(void *api, const struct http_request *request, uint64_t length, void **upload,
+                struct problem *problem);
+  /* The next bytes; false with a problem: refused, the rest is dropped like
+   * that of any refused body. */
+  bool (*piece)(void *upload, const char *bytes, size_t count, struct problem *problem);
+  /* The request ended before its handler was called: refused, timed out, or
+   * broken. Otherwise the handler owns request->upload. */
+  void (*drop)(void *upload);
+};
+
 struct http_route {
   enum http_method method;
   const char *pattern; /* "/v1/memories/{name}/attend"; {name} is one path segment */
   http_handler *handler;
   enum http_place place;
-  http_cost *cost;       /* ON_WORKER; NULL: by the length of the body. A handler that has one
-                            also completes its reply on its own: http_complete() */
-  bool takes_body;       /* else a body is refused with 400 */
-  bool works_unready;    /* answers although the server is loading or stopping */
-  const char *operation; /* camelCase, for OpenAPI, log and metrics */
-  const char *summary;   /* one sentence, for OpenAPI */
+  http_cost *cost;    /* ON_WORKER; NULL: by the length of the body */
+  bool completes;     /* the handler completes its reply on its own: http_complete() */
+  bool takes_body;    /* else a body is refused with 400 */
+  bool takes_tensors; /* the body may be application/x-safetensors; else 415 */
+  bool sends_tensors; /* the reply has both forms: wants_tensors is told, and `Vary: Accept` */
+  bool works_unready; /* answers although the server is loading or stopping */
+  const struct http_upload *upload; /* of a route that takes a body; NULL: it is collected */
+  const char *operation;            /* camelCase, for OpenAPI, log and metrics */
+  const char *summary;              /* one sentence, for OpenAPI */
 };
 
 struct http_config {

@@ -6,7 +6,14 @@
  * string for markup; `Cache-Control`, because an answer is true of one version
  * of a memory (with an ETag a cache may keep it but has to ask, without one it
  * must not keep it); and `Connection: close` on the last reply. Date and
- * Content-Length are libmicrohttpd's business. */
+ * Content-Length are libmicrohttpd's business. Where a reply has two forms,
+ * `Vary` says what they go by; they share one ETag, which names the version
+ * and not the bytes.
+ *
+ * A stream is read in blocks: libmicrohttpd asks for the next one when the one
+ * before is out, so a reply of any size holds one block of memory. The stream
+ * outlives the request, which libmicrohttpd ends before it frees the response;
+ * so the response has a copy of it. */
 #include "http/reply.h"
 
 #include <stdio.h>
@@ -15,8 +22,10 @@
 #include <sys/socket.h>
 #include <time.h>
 
-#define MOST_HEADERS  8
+#define MOST_HEADERS  9
 #define RETRY_SECONDS 1
+
+#define STREAM_BLOCK  (256 << 10)
 
 struct header {
   const char *name, *value;
@@ -33,8 +42,18 @@ void reply_init(struct http_reply *reply) {
   buffer_init(&reply->body, 0);
 }
 
+static void release_stream(const struct http_stream *stream) {
+  if (stream->read && stream->release) stream->release(stream->context);
+}
+
 void reply_free(struct http_reply *reply) {
   buffer_free(&reply->body);
+  release_stream(&reply->stream);
+  reply->stream = (struct http_stream){0};
+}
+
+uint64_t reply_length(const struct http_reply *reply) {
+  return reply->stream.read ? reply->stream.length : reply->body.length;
 }
 
 void http_reply_problem(struct http_reply *reply, const struct problem *problem) {
@@ -61,19 +80,54 @@ static void reply_headers(const struct http_reply *reply, bool close, struct hea
     add(headers, "Retry-After", headers->retry_after);
   }
   add(headers, "Cache-Control", reply->etag[0] ? "no-cache" : "no-store");
+  if (reply->varies) add(headers, "Vary", "Accept");
   if (reply->content_type) add(headers, "X-Content-Type-Options", "nosniff");
   if (close) add(headers, "Connection", "close");
+}
+
+static ssize_t read_stream(void *context, uint64_t at, char *bytes, size_t room) {
+  const struct http_stream *stream = context;
+  ssize_t count = stream->read(stream->context, at, bytes, room);
+  /* Of nothing libmicrohttpd would ask again at once, for ever. */
+  return count > 0 && (size_t)count <= room ? count : MHD_CONTENT_READER_END_WITH_ERROR;
+}
+
+static void end_stream(void *context) {
+  struct http_stream *stream = context;
+  release_stream(stream);
+  free(stream);
+}
+
+static struct MHD_Response *stream_response(struct http_reply *reply) {
+  struct http_stream *stream = malloc(sizeof *stream);
+  if (!stream) return NULL;
+  *stream = reply->stream;
+  size_t block = stream->length < STREAM_BLOCK ? (size_t)stream->length : STREAM_BLOCK;
+  struct MHD_Response *response = MHD_create_response_from_callback(
+      stream->length, block > 0 ? block : 1, read_stream, stream, end_stream);
+  if (!response) {
+    free(stream);
+    return NULL;
+  }
+  reply->stream = (struct http_stream){0};
+  return response;
+}
+
+static struct MHD_Response *body_response(struct http_reply *reply) {
+  /* buffer.h's memory is malloc's, so free() is the way to end it. */
+  struct MHD_Response *response = MHD_create_response_from_buffer_with_free_callback(
+      reply->body.length, reply->body.data, free);
+  if (response) buffer_init(&reply->body, 0);
+  return response;
 }
 
 bool reply_queue(struct http_reply *reply, struct MHD_Connection *connection, bool close) {
   struct headers headers;
   reply_headers(reply, close, &headers);
-  /* buffer.h's memory is malloc's, so free() is the way to end it. */
-  struct MHD_Response *response = MHD_create_response_from_buffer_with_free_callback(
-      reply->body.length, reply->body.data, free);
+  /* From here on the response owns body or stream. */
+  struct MHD_Response *response =
+      reply->stream.read ? stream_response(reply) : body_response(reply);
   if (!response) return false;
-  /* From here on the response owns the body. */
-  buffer_init(&reply->body, 0);
   bool done = true;
   for (size_t i = 0; i < headers.count && done; i++)
     done =

@@ -10,8 +10,11 @@
 void reply_init(struct http_reply *reply);
 void reply_free(struct http_reply *reply);
 
-/* Hands the reply to libmicrohttpd, which takes the body over and sends it after the
- * access handler returns. `close`: this is the connection's last one. False
+/* Bytes of the body, however it is sent. */
+uint64_t reply_length(const struct http_reply *reply);
+
+/* Hands the reply to libmicrohttpd, which takes body or stream over and sends it
+ * after the access handler returns. `close`: this is the connection's last one. False
  * where memory is short; the reply still belongs to the caller then. */
 bool reply_queue(struct http_reply *reply, struct MHD_Connection *connection, bool close);
 

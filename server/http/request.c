@@ -35,8 +35,10 @@
 #include <sys/socket.h>
 #include <time.h>
 
+#include "http/accept.h"
 #include "http/content.h"
 #include "http/head.h"
+#include "http/intake.h"
 #include "http/reply.h"
 #include "http/router.h"
 #include "http/server.h"
@@ -50,9 +52,6 @@
 
 /* How much of a body is dropped before giving up on its end. */
 #define SWALLOWED_EXCESS (1 << 20)
-
-/* The most that is reserved for a body before its first byte came. */
-#define FIRST_RESERVE (1 << 20)
 
 /* Seconds; never reached. A resumed connection is read from before the handler is
  * called, and dropped where the client has closed its side meanwhile, although
@@ -81,7 +80,7 @@ struct request {
   struct route_match match;
   struct http_request view; /* what the handler sees */
   struct http_reply reply;
-  struct buffer body;
+  struct intake intake;    /* of the body */
   size_t dropped;          /* bytes of the body that were not kept */
   bool counted;            /* as under way */
   bool close;              /* the reply is the connection's last */
@@ -150,7 +149,7 @@ static struct request *new_request(struct http_server *server, const char *targe
   request->match.index = server->services.route_count;
   head_init(&request->head);
   reply_init(&request->reply);
-  buffer_init(&request->body, server->config.max_body_bytes);
+  intake_init(&request->intake, server->config.max_body_bytes);
   return request;
 }
 
@@ -182,11 +181,13 @@ static void forget_timeout(struct request *request) {
 /* Hands the reply over. MHD_NO, which ends the connection, where that fails. */
 static enum MHD_Result send_reply(struct request *request) {
   struct http_server *server = request->server;
-  size_t length = request->reply.body.length;
+  const struct http_route *route = route_of(request);
+  uint64_t length = reply_length(&request->reply);
   if (!connections_enter(server->connections, request->connection, PHASE_REPLY, length))
     return MHD_NO;
   if (connections_draining(server->connections)) request->close = true;
   forget_timeout(request);
+  request->reply.varies = route && route->sends_tensors;
   if (!reply_queue(&request->reply, request->mhd, request->close)) return MHD_NO;
   request->state = SENT;
   request->sent = request->head_only ? 0 : length;
@@ -194,6 +195,7 @@ static enum MHD_Result send_reply(struct request *request) {
 }
 
 static void answer_problem(struct request *request, const struct problem *problem) {
+  intake_drop(&request->intake);
   http_reply_problem(&request->reply, problem);
   if (problem->code == PROBLEM_METHOD_NOT_ALLOWED)
     memcpy(request->reply.allow, request->match.allow, sizeof request->reply.allow);
@@ -219,12 +221,14 @@ static enum MHD_Result refuse(struct request *request, const struct problem *pro
   return MHD_YES;
 }
 
-static bool check_body(const struct request *request, const struct http_route *route,
+static bool check_body(struct request *request, const struct http_route *route,
                        struct problem *problem) {
   const struct head *head = &request->head;
   uint64_t limit = request->server->config.max_body_bytes;
   if (route->takes_body) {
-    if (!content_check(head->content_type, head->content_encoding, problem)) return false;
+    if (!content_check(head->content_type, head->content_encoding, route->takes_tensors,
+                       &request->view.body_media, problem))
+      return false;
   } else if (head_announces_body(head)) {
     return problem_set(problem, PROBLEM_INVALID_REQUEST, "", "%s %s takes no body", request->method,
                        route->pattern);
@@ -246,6 +250,37 @@ static bool check_request(struct request *request, struct problem *problem) {
   if (!route->works_unready && !services->ready(services->ready_context))
     return problem_set(problem, PROBLEM_NOT_READY, "", "the server is loading or stopping");
   return check_body(request, route, problem);
+}
+
+/* All that the view has but the body. */
+static void show_head(struct request *request, const struct http_route *route) {
+  const struct head *head = &request->head;
+  struct http_request *view = &request->view;
+  view->method = route->method;
+  view->name = request->match.name;
+  view->content_type = head->content_type;
+  view->accept = head->accept;
+  view->if_match = head->if_match;
+  view->if_none_match = head->if_none_match;
+  view->idempotency_key = head->idempotency_key;
+  view->wants_tensors = route->sends_tensors && accept_prefers_tensors(head->accept);
+  view->body = "";
+  view->began = (double)request->began.tv_sec + (double)request->began.tv_nsec * 1e-9;
+}
+
+/* Makes ready for the body, be there one or not. */
+static enum MHD_Result expect_body(struct request *request) {
+  const struct http_route *route = route_of(request);
+  const struct head *head = &request->head;
+  struct problem problem;
+  show_head(request, route);
+  const struct intake_source source = {.upload = route->upload,
+                                       .api = request->server->services.api,
+                                       .request = &request->view,
+                                       .length = head->chunked ? UINT64_MAX : head->content_length};
+  if (!intake_begin(&request->intake, &source, &problem)) return refuse(request, &problem);
+  request->state = COLLECTING;
+  return MHD_YES;
 }
 
 static void note_head(struct request *request, const char *method) {
@@ -283,27 +318,7 @@ static enum MHD_Result take_head(struct request *request, const char *method, co
   if (head->chunked && head_parser_is_lenient()) request->close = true;
   if (!connections_admit(connections, request->connection)) return refuse_connection(request);
   if (!check_request(request, &problem)) return refuse(request, &problem);
-
-  request->state = COLLECTING;
-  size_t first =
-      head->content_length < FIRST_RESERVE ? (size_t)head->content_length : FIRST_RESERVE;
-  if (first > 0) buffer_reserve(&request->body, first);
-  return MHD_YES;
-}
-
-/* The body outgrew the limit, or the memory. */
-static void stop_collecting(struct request *request) {
-  struct problem problem;
-  if (request->body.status == BUFFER_FULL)
-    problem_set(&problem, PROBLEM_BODY_TOO_LARGE, "",
-                "a body has at most %zu bytes, but this one has more",
-                request->server->config.max_body_bytes);
-  else
-    problem_set(&problem, PROBLEM_OUT_OF_MEMORY, "", "no memory for the body");
-  buffer_free(&request->body);
-  answer_problem(request, &problem);
-  request->close = true;
-  request->state = REFUSED;
+  return expect_body(request);
 }
 
 /* In the middle of a body no reply can be handed over. */
@@ -316,11 +331,15 @@ static enum MHD_Result give_up(struct request *request) {
 }
 
 static enum MHD_Result take_piece(struct request *request, const char *piece, size_t *length) {
+  struct problem problem;
   size_t size = *length;
   *length = 0;
   request->received += size;
-  if (request->state == COLLECTING && !buffer_append(&request->body, piece, size))
-    stop_collecting(request);
+  if (request->state == COLLECTING && !intake_piece(&request->intake, piece, size, &problem)) {
+    answer_problem(request, &problem);
+    request->close = true;
+    request->state = REFUSED;
+  }
   if (request->state != REFUSED) return MHD_YES;
   request->dropped += size;
   return request->dropped > SWALLOWED_EXCESS ? give_up(request) : MHD_YES;
@@ -341,7 +360,7 @@ bool http_is_abandoned(const struct http_request *view) {
 /* The handler is done with it: makes a whole of the reply. */
 static void take_reply(struct request *request) {
   struct http_reply *reply = &request->reply;
-  buffer_free(&request->body);
+  intake_drop(&request->intake);
   request->view.body = "";
   if (reply->body.status != BUFFER_OK) {
     struct problem problem;
@@ -364,8 +383,9 @@ void http_complete(struct http_reply *reply) {
 
 static void call_handler(struct request *request) {
   const struct http_route *route = route_of(request);
+  intake_hand_over(&request->intake);
   route->handler(request->server->services.api, &request->view, &request->reply);
-  if (!route->cost) http_complete(&request->reply);
+  if (!route->completes) http_complete(&request->reply);
 }
 
 /* On a worker. */
@@ -394,28 +414,18 @@ static enum MHD_Result hand_to_worker(struct request *request, double seconds) {
 
 static double cost_of(const struct request *request, const struct http_route *route) {
   if (route->cost) return route->cost(request->server->services.api, &request->view);
-  return HANDOVER_SECONDS + (double)request->view.body_length * SECONDS_PER_BYTE;
+  return HANDOVER_SECONDS + (double)request->received * SECONDS_PER_BYTE;
 }
 
 static enum MHD_Result run(struct request *request) {
   const struct http_route *route = route_of(request);
-  const struct head *head = &request->head;
-  struct http_request *view = &request->view;
-  view->method = route->method;
-  view->name = request->match.name;
-  view->content_type = head->content_type;
-  view->accept = head->accept;
-  view->if_match = head->if_match;
-  view->if_none_match = head->if_none_match;
-  view->body = request->body.data ? request->body.data : "";
-  view->body_length = request->body.length;
-  view->began = (double)request->began.tv_sec + (double)request->began.tv_nsec * 1e-9;
+  intake_show(&request->intake, &request->view);
   if (!connections_enter(request->server->connections, request->connection, PHASE_COMPUTING, 0))
     return MHD_NO;
   if (route->place == HTTP_ON_WORKER) {
     double seconds = cost_of(request, route);
     if (seconds >= HANDOVER_SECONDS) return hand_to_worker(request, seconds);
-    view->at_once = true;
+    request->view.at_once = true;
   }
   call_handler(request);
   return send_reply(request);
@@ -493,7 +503,7 @@ void request_end(void *context, struct MHD_Connection *mhd, void **slot,
     connections_enter(server->connections, request->connection, PHASE_IDLE, 0);
   head_free(&request->head);
   reply_free(&request->reply);
-  buffer_free(&request->body);
+  intake_drop(&request->intake);
   free(request->target);
   free(request);
 }

@@ -23,8 +23,11 @@
   "abcdefghijklmnopqrstuvwxyz"                                                                     \
   "0123456789._-"
 
-static const char *const method_names[HTTP_METHOD_COUNT] = {
-    [HTTP_GET] = "GET", [HTTP_PUT] = "PUT", [HTTP_POST] = "POST", [HTTP_DELETE] = "DELETE"};
+static const char *const method_names[HTTP_METHOD_COUNT] = {[HTTP_GET] = "GET",
+                                                            [HTTP_PUT] = "PUT",
+                                                            [HTTP_POST] = "POST",
+                                                            [HTTP_PATCH] = "PATCH",
+                                                            [HTTP_DELETE] = "DELETE"};
 
 const char *router_method_name(enum http_method method) {
   return method_names[method];

@@ -4,16 +4,17 @@
 #include "unit.h"
 
 static struct problem problem;
+static enum http_media media;
 
 static void expect_taken(const char *type, const char *encoding) {
-  ck_assert_msg(content_check(type, encoding, &problem), "\"%s\" \"%s\": %s", type, encoding,
-                problem.detail);
+  ck_assert_msg(content_check(type, encoding, false, &media, &problem), "\"%s\" \"%s\": %s", type,
+                encoding, problem.detail);
 }
 
 static void expect_refused(const char *type, const char *encoding) {
   problem.code = PROBLEM_INTERNAL;
-  ck_assert_msg(!content_check(type, encoding, &problem), "\"%s\" \"%s\" was taken", type,
-                encoding);
+  ck_assert_msg(!content_check(type, encoding, false, &media, &problem), "\"%s\" \"%s\" was taken",
+                type, encoding);
   ck_assert_int_eq(problem.code, PROBLEM_UNSUPPORTED_MEDIA_TYPE);
   const char *came = *type ? type : encoding;
   ck_assert_msg(strstr(problem.detail, came), "the detail lacks %s: %s", came, problem.detail);
@@ -88,7 +89,7 @@ START_TEST(test_a_long_type_is_cut_in_the_detail) {
   char type[2000];
   memset(type, 'x', sizeof type - 1);
   type[sizeof type - 1] = '\0';
-  ck_assert(!content_check(type, "", &problem));
+  ck_assert(!content_check(type, "", false, &media, &problem));
   ck_assert_uint_lt(strlen(problem.detail), 300);
 }
 END_TEST

@@ -1,0 +1,70 @@
+/* Where the bytes of a request's body go.
+ *
+ * Most bodies are collected, since their reader wants them whole. One that is
+ * too large for that is an upload: its pieces go to the route's http_upload as
+ * they come, and nothing is kept here. The limit on a body holds for both, and
+ * is counted here because a chunked body does not announce its length.
+ *
+ * The invariant is about the upload's end: it is either handed over to the
+ * handler or dropped, once. Whoever ends a request without its handler only has to
+ * call intake_drop(), as often as it likes.
+ *
+ * Threads: as the request it belongs to (request.c). An upload is handed over
+ * on the worker, and dropped on the I/O thread before or after that. */
+#include "http/intake.h"
+
+/* The most that is reserved for a body before its first byte came. */
+#define FIRST_RESERVE (1 << 20)
+
+void intake_init(struct intake *intake, uint64_t limit) {
+  *intake = (struct intake){.limit = limit};
+  buffer_init(&intake->collected, 0);
+}
+
+bool intake_begin(struct intake *intake, const struct intake_source *source,
+                  struct problem *problem) {
+  if (source->upload) {
+    void *upload = NULL;
+    if (!source->upload->begin(source->api, source->request, source->length, &upload, problem))
+      return false;
+    if (upload) {
+      intake->to = source->upload;
+      intake->upload = upload;
+      intake->pending = true;
+      return true;
+    }
+  }
+  size_t first = source->length < FIRST_RESERVE ? (size_t)source->length : 0;
+  if (source->length >= FIRST_RESERVE && source->length != UINT64_MAX) first = FIRST_RESERVE;
+  if (first > 0) buffer_reserve(&intake->collected, first);
+  return true;
+}
+
+bool intake_piece(struct intake *intake, const char *bytes, size_t count, struct problem *problem) {
+  if (count > intake->limit - intake->taken)
+    return problem_set(problem, PROBLEM_BODY_TOO_LARGE, "",
+                       "a body has at most %llu bytes, but this one has more",
+                       (unsigned long long)intake->limit);
+  intake->taken += count;
+  if (intake->to) return intake->to->piece(intake->upload, bytes, count, problem);
+  if (!buffer_append(&intake->collected, bytes, count))
+    return problem_set(problem, PROBLEM_OUT_OF_MEMORY, "", "no memory for the body");
+  return true;
+}
+
+void intake_show(const struct intake *intake, struct http_request *request) {
+  request->upload = intake->upload;
+  request->body = intake->collected.data ? intake->collected.data : "";
+  request->body_length = intake->collected.length;
+}
+
+void intake_hand_over(struct intake *intake) {
+  intake->pending = false;
+}
+
+void intake_drop(struct intake *intake) {
+  buffer_free(&intake->collected);
+  if (intake->pending) intake->to->drop(intake->upload);
+  intake->pending = false;
+  intake->upload = NULL;
+}
