@@ -12,7 +12,9 @@
  *              where the client closed its side already
  *
  * So a body or a reply of any size passes at 64 KiB/s or more, and a client
- * that stands still is gone after little more than body_timeout.
+ * that stands still is gone after little more than body_timeout. What bytes
+ * buy is no fortune: at each look those since the last one count, for a minute
+ * at most. Or who took a gigabyte in a second could hold the rest for hours.
  *
  * Nobody counts bytes on the way: the kernel does (TCP_INFO), and it is asked
  * when a body or a reply starts and when a deadline is reached, not for each
@@ -29,6 +31,7 @@
 
 #define NEVER            INT64_MAX
 #define BYTES_PER_SECOND 65536
+#define MOST_EARNED      60 /* seconds */
 
 /* TCP_CLOSE_WAIT of <netinet/tcp.h>, which does not go with <linux/tcp.h>: the
  * other side has closed, this one has not. */
@@ -96,16 +99,21 @@ void deadline_enter(struct deadline *deadline, const struct deadline_rules *rule
   }
 }
 
-static bool transfer_is_late(struct deadline *deadline, const struct deadline_rules *rules,
-                             int descriptor, int64_t now) {
+static bool transfer_is_late(struct deadline *deadline, int descriptor, int64_t now) {
   uint64_t passed = bytes_passed(deadline, descriptor);
-  if (passed == UINT64_MAX || deadline->baseline == UINT64_MAX)
-    passed = deadline->expected;
-  else
-    passed -= deadline->baseline;
-  if (passed > deadline->expected) passed = deadline->expected;
-  int64_t earned = (int64_t)(passed / BYTES_PER_SECOND) * 1000;
-  deadline->due = deadline->since + rules->body_ms + earned;
+  bool silent = passed == UINT64_MAX || deadline->baseline == UINT64_MAX;
+  uint64_t moved = silent ? deadline->expected : passed - deadline->baseline;
+  if (moved > deadline->expected) moved = deadline->expected;
+  uint64_t earned = moved / BYTES_PER_SECOND;
+  /* What is short of a second counts at the next look. */
+  uint64_t counted = earned * BYTES_PER_SECOND;
+  if (!silent && earned > MOST_EARNED) {
+    earned = MOST_EARNED;
+    counted = moved;
+  }
+  deadline->expected -= counted;
+  if (!silent) deadline->baseline += counted;
+  deadline->due += (int64_t)earned * 1000;
   return now >= deadline->due;
 }
 
@@ -125,7 +133,7 @@ bool deadline_passed(struct deadline *deadline, const struct deadline_rules *rul
   switch (deadline->phase) {
   case PHASE_BODY:
   case PHASE_REPLY:
-    return transfer_is_late(deadline, rules, descriptor, now);
+    return transfer_is_late(deadline, descriptor, now);
   case PHASE_IDLE:
     return idle_is_over(deadline, rules, descriptor, now);
   case PHASE_HEAD:

@@ -21,8 +21,8 @@ struct deadline_rules {
 struct deadline {
   enum phase phase;
   int64_t since, due; /* milliseconds of CLOCK_MONOTONIC */
-  uint64_t baseline;  /* bytes that had passed on the connection at `since` */
-  uint64_t expected;  /* bytes the phase will move at most */
+  uint64_t baseline;  /* bytes that had passed on the connection, or were counted already */
+  uint64_t expected;  /* bytes the phase will still move at most */
   bool half_closed;   /* the client was seen to send no more, ever */
 };
 

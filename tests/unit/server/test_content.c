@@ -94,5 +94,40 @@ START_TEST(test_a_long_type_is_cut_in_the_detail) {
 }
 END_TEST
 
+static bool check(const char *type, bool takes_tensors) {
+  media = HTTP_JSON;
+  return content_check(type, "", takes_tensors, &media, &problem);
+}
+
+START_TEST(test_tensors) {
+  const char *const types[] = {"application/x-safetensors", " Application/X-Safetensors ",
+                               "application/x-safetensors; version=1",
+                               "application/x-safetensors;charset=binary"};
+  for (size_t i = 0; i < sizeof types / sizeof types[0]; i++) {
+    ck_assert_msg(check(types[i], true), "%s: %s", types[i], problem.detail);
+    ck_assert_int_eq(media, HTTP_TENSORS);
+    expect_refused(types[i], "");
+    ck_assert_ptr_null(strstr(problem.detail, "or application/x-safetensors"));
+  }
+  const char *const json[] = {"", "application/json", "application/x-safetensors+json"};
+  for (size_t i = 0; i < sizeof json / sizeof json[0]; i++) {
+    ck_assert(check(json[i], true));
+    ck_assert_int_eq(media, HTTP_JSON);
+  }
+}
+END_TEST
+
+START_TEST(test_both_types_are_named) {
+  const char *const types[] = {"application/safetensors", "application/x-safetensorss",
+                               "text/x-safetensors", "application/octet-stream"};
+  for (size_t i = 0; i < sizeof types / sizeof types[0]; i++) {
+    ck_assert(!check(types[i], true));
+    ck_assert_int_eq(problem.code, PROBLEM_UNSUPPORTED_MEDIA_TYPE);
+    ck_assert_ptr_nonnull(strstr(problem.detail, "application/json or application/x-safetensors"));
+  }
+  ck_assert(!check("application/json; charset=latin1", true));
+}
+END_TEST
+
 UNIT_MAIN("content", test_taken, test_refused, test_the_form_tells_of_curl, test_encodings,
-          test_a_long_type_is_cut_in_the_detail)
+          test_a_long_type_is_cut_in_the_detail, test_tensors, test_both_types_are_named)

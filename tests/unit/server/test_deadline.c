@@ -100,6 +100,27 @@ START_TEST(test_reply) {
 }
 END_TEST
 
+/* Ten megabytes at once are worth a minute, not 160 seconds; but whoever goes
+ * on at 64 KiB/s may do so for ever. */
+START_TEST(test_a_burst_buys_a_minute) {
+  struct ends ends = connect_ends();
+  struct deadline deadline = {0};
+  deadline_enter(&deadline, &rules, PHASE_BODY, ends.server, 10000, (uint64_t)1 << 40);
+  move(ends.client, ends.server, 10240 * KIB);
+  ck_assert(!deadline_passed(&deadline, &rules, ends.server, 12000));
+  ck_assert(!deadline_passed(&deadline, &rules, ends.server, 71999));
+  move(ends.client, ends.server, 60 * 64 * KIB);
+  ck_assert(!deadline_passed(&deadline, &rules, ends.server, 72000));
+  ck_assert(!deadline_passed(&deadline, &rules, ends.server, 131999));
+  move(ends.client, ends.server, 96 * KIB);
+  ck_assert(!deadline_passed(&deadline, &rules, ends.server, 132000));
+  move(ends.client, ends.server, 32 * KIB); /* makes a second with the half one before */
+  ck_assert(!deadline_passed(&deadline, &rules, ends.server, 133000));
+  ck_assert(deadline_passed(&deadline, &rules, ends.server, 134000));
+  close_ends(ends);
+}
+END_TEST
+
 START_TEST(test_still_transfer) {
   struct ends ends = connect_ends();
   struct deadline deadline = {0};
@@ -214,5 +235,5 @@ START_TEST(test_linger_ends) {
 END_TEST
 
 UNIT_MAIN("deadline", test_head, test_computing_takes_its_time, test_body, test_reply,
-          test_still_transfer, test_where_the_kernel_is_silent, test_idle, test_half_closed_client,
-          test_linger, test_linger_ends)
+          test_a_burst_buys_a_minute, test_still_transfer, test_where_the_kernel_is_silent,
+          test_idle, test_half_closed_client, test_linger, test_linger_ends)

@@ -1,27 +1,9 @@
 /* The HTTP server with handlers and workers of the test's own: what reaches a
  * handler, what becomes of its reply, and how a server stops with requests
  * under way or given up. The rest is in tests/http, over the wire. */
-#include "http/http.h"
-
-#include <arpa/inet.h>
-#include <netinet/in.h>
-#include <pthread.h>
-#include <stdatomic.h>
-#include <sys/socket.h>
-#include <time.h>
-
-#include "unit.h"
+#include "http_world.h"
 
 #define NAME_PATTERN "/v1/things/{name}"
-
-/* What a test decides, and what its handlers saw. */
-struct world {
-  struct metrics *metrics;
-  struct http_server *server;
-  atomic_bool unready, queue_full, lost, let_go;
-  atomic_int handled, running;
-  char name[200], query[200], accept[200], body[200];
-};
 
 static void show(void *api, const struct http_request *request, struct http_reply *reply) {
   struct world *world = api;
@@ -96,142 +78,10 @@ static const struct http_route routes[] = {
 
 static const char *const operations[ROUTES] = {"waits", "show", "look", "nothing", "outgrows"};
 
-struct job {
-  struct world *world;
-  void (*run)(void *argument);
-  void *argument;
-};
-
-static void *work(void *context) {
-  struct job job = *(struct job *)context;
-  free(context);
-  job.run(job.argument);
-  job.world->running--;
-  return NULL;
-}
-
-/* A thread for each request: the worst order of events there can be. */
-static bool submit(void *context, void (*run)(void *argument), void *argument, double seconds) {
-  struct world *world = context;
-  (void)seconds;
-  if (world->queue_full) return false;
-  if (world->lost) return true;
-  struct job *job = malloc(sizeof *job);
-  ck_assert_ptr_nonnull(job);
-  *job = (struct job){world, run, argument};
-  world->running++;
-  pthread_t thread;
-  ck_assert_int_eq(pthread_create(&thread, NULL, work, job), 0);
-  pthread_detach(thread);
-  return true;
-}
-
-static bool ready(void *context) {
-  struct world *world = context;
-  return !world->unready;
-}
-
 static struct world *start_world(void) {
-  struct world *world = calloc(1, sizeof *world);
-  ck_assert_ptr_nonnull(world);
-  world->metrics = metrics_create(operations, ROUTES);
-  ck_assert_ptr_nonnull(world->metrics);
-  const struct http_config config = {.address = "127.0.0.1",
-                                     .io_threads = 2,
-                                     .max_connections = 50,
-                                     .max_body_bytes = 1000,
-                                     .head_timeout_seconds = 30,
-                                     .body_timeout_seconds = 30,
-                                     .idle_timeout_seconds = 30};
-  const struct http_services services = {.routes = routes,
-                                         .route_count = ROUTES,
-                                         .api = world,
-                                         .submit = submit,
-                                         .submit_context = world,
-                                         .ready = ready,
-                                         .ready_context = world,
-                                         .metrics = world->metrics};
-  char error[200] = "";
-  world->server = http_server_start(&config, &services, error, sizeof error);
-  ck_assert_msg(world->server != NULL, "%s", error);
-  ck_assert_uint_ne(http_server_port(world->server), 0);
-  return world;
+  const struct world_limits limits = {.max_body_bytes = 1000, .body_timeout_seconds = 30};
+  return start_world_of(routes, operations, ROUTES, &limits);
 }
-
-static void free_world(struct world *world) {
-  while (world->running > 0)
-    usleep(1000);
-  http_server_stop(world->server);
-  metrics_free(world->metrics);
-  free(world);
-}
-
-static int connect_to(const struct world *world) {
-  struct sockaddr_in address = {.sin_family = AF_INET,
-                                .sin_addr.s_addr = htonl(INADDR_LOOPBACK),
-                                .sin_port = htons(http_server_port(world->server))};
-  int descriptor = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-  ck_assert_int_ge(descriptor, 0);
-  const struct timeval limit = {.tv_sec = 60};
-  setsockopt(descriptor, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit);
-  ck_assert_int_eq(connect(descriptor, (struct sockaddr *)&address, sizeof address), 0);
-  return descriptor;
-}
-
-static void send_text(int descriptor, const char *text) {
-  ck_assert_int_eq(send(descriptor, text, strlen(text), MSG_NOSIGNAL), (ssize_t)strlen(text));
-}
-
-/* One whole reply, head and body; "" where the connection ended before. */
-static const char *receive(int descriptor, char *text, size_t size) {
-  size_t length = 0;
-  text[0] = '\0';
-  for (;;) {
-    const char *end = strstr(text, "\r\n\r\n");
-    const char *announced = strstr(text, "Content-Length: ");
-    size_t body = end && announced && announced < end ? (size_t)atoi(announced + 16) : 0;
-    if (end && length >= (size_t)(end + 4 - text) + body) return text;
-    ssize_t got = recv(descriptor, text + length, size - 1 - length, 0);
-    ck_assert_msg(got >= 0, "no reply after a minute");
-    if (got == 0) return text[0] ? text : "";
-    length += (size_t)got;
-    text[length] = '\0';
-  }
-}
-
-static const char *ask(int descriptor, const char *request) {
-  static char text[4096];
-  send_text(descriptor, request);
-  return receive(descriptor, text, sizeof text);
-}
-
-static void expect(const char *reply, const char *wanted) {
-  ck_assert_msg(strstr(reply, wanted) != NULL, "no \"%s\" in \"%s\"", wanted, reply);
-}
-
-static bool has_ended(int descriptor) {
-  char byte;
-  return recv(descriptor, &byte, 1, 0) == 0;
-}
-
-/* Until the number of handled or waiting requests is there. */
-static void wait_for_under_way(struct world *world, int count) {
-  for (int i = 0; i < 60000; i++) {
-    struct buffer text;
-    char line[100];
-    buffer_init(&text, 0);
-    metrics_write(world->metrics, &text);
-    snprintf(line, sizeof line, "\nattentiond_requests_in_flight %d\n", count);
-    bool there = strstr(buffer_text(&text), line) != NULL;
-    buffer_free(&text);
-    if (there) return;
-    usleep(1000);
-  }
-  ck_abort_msg("%d requests did not get under way", count);
-}
-
-#define GET(path)       "GET " path " HTTP/1.1\r\nHost: x\r\n\r\n"
-#define PUT(path, body) "PUT " path " HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n" body
 
 START_TEST(test_handler_and_reply) {
   struct world *world = start_world();

@@ -22,6 +22,8 @@ static const struct http_route routes[] = {
     ROUTE(HTTP_GET, "/v1/memories/{name}", "get"),
     ROUTE(HTTP_PUT, "/v1/memories/{name}", "put"),
     ROUTE(HTTP_DELETE, "/v1/memories/{name}", "delete"),
+    ROUTE(HTTP_PATCH, "/v1/things/{name}", "change"),
+    ROUTE(HTTP_GET, "/v1/things/{name}", "look"),
     ROUTE(HTTP_POST, "/v1/memories/{name}/rows", "append"),
     ROUTE(HTTP_GET, "/v1/memories/{name}/rows", "rows"),
     ROUTE(HTTP_POST, "/v1/memories/{name}/attend", "attend"),
@@ -64,6 +66,7 @@ START_TEST(test_every_route_is_found) {
   expect_found("GET", "/v1/memories/cats/rows", "rows", "cats");
   expect_found("POST", "/v1/memories/cats/attend", "attend", "cats");
   expect_found("POST", "/v1/attend", "attendOnce", "");
+  expect_found("PATCH", "/v1/things/cats", "change", "cats");
   /* A name may read like a part of a path. */
   expect_found("GET", "/v1/memories/rows", "get", "rows");
   expect_found("GET", "/v1/memories/rows/rows", "rows", "rows");
@@ -142,11 +145,13 @@ START_TEST(test_allow_comes_from_the_table) {
   expect_allow("PUT", "/v1/memories/cats/rows", "POST, GET, HEAD");
   expect_allow("OPTIONS", "/v1/memories", "GET, HEAD");
   expect_allow("PATCH", "/v1/memories/cats", "GET, HEAD, PUT, DELETE");
+  expect_allow("PUT", "/v1/things/cats", "PATCH, GET, HEAD");
 }
 END_TEST
 
 START_TEST(test_methods_are_exact) {
-  const char *const methods[] = {"get", "Get", "GETS", "GE", "", "TRACE", "CONNECT", "PRI"};
+  const char *const methods[] = {"get",   "Get",     "GETS", "GE",   "",
+                                 "TRACE", "CONNECT", "PRI",  "patch"};
   for (size_t i = 0; i < sizeof methods / sizeof methods[0]; i++)
     expect_allow(methods[i], "/healthz", "GET, HEAD");
 }
