@@ -11,6 +11,11 @@ static void show(void *api, const struct http_request *request, struct http_repl
   snprintf(world->query, sizeof world->query, "%s", request->query_string);
   snprintf(world->accept, sizeof world->accept, "%s", request->accept);
   snprintf(world->body, sizeof world->body, "%.*s", (int)request->body_length, request->body);
+  snprintf(world->key, sizeof world->key, "%s", request->idempotency_key);
+  world->method = request->method;
+  world->media = request->body_media;
+  world->wants_tensors = request->wants_tensors;
+  ck_assert_ptr_null(request->upload);
   reply->status = 201;
   reply->content_type = "application/json";
   buffer_puts(&reply->body, "{\"shown\":true}");
@@ -63,6 +68,14 @@ static const struct http_route routes[] = {
      .place = HTTP_ON_IO,
      .works_unready = true,
      .operation = "look"},
+    {.method = HTTP_PATCH,
+     .pattern = NAME_PATTERN,
+     .handler = show,
+     .place = HTTP_ON_WORKER,
+     .takes_body = true,
+     .takes_tensors = true,
+     .sends_tensors = true,
+     .operation = "change"},
     {.method = HTTP_DELETE,
      .pattern = NAME_PATTERN,
      .handler = say_nothing,
@@ -76,7 +89,8 @@ static const struct http_route routes[] = {
 };
 #define ROUTES (sizeof routes / sizeof routes[0])
 
-static const char *const operations[ROUTES] = {"waits", "show", "look", "nothing", "outgrows"};
+static const char *const operations[ROUTES] = {"waits",  "show",    "look",
+                                               "change", "nothing", "outgrows"};
 
 static struct world *start_world(void) {
   const struct world_limits limits = {.max_body_bytes = 1000, .body_timeout_seconds = 30};
@@ -117,6 +131,100 @@ START_TEST(test_absent_is_empty) {
   ck_assert_str_eq(world->accept, "");
   ck_assert_str_eq(world->body, "");
   close(client);
+  free_world(world);
+}
+END_TEST
+
+START_TEST(test_patch) {
+  struct world *world = start_world();
+  int client = connect_to(world);
+  const char *reply = ask(client, "PATCH /v1/things/cats HTTP/1.1\r\nHost: x\r\n"
+                                  "Content-Length: 9\r\n\r\n123456789");
+  expect(reply, "HTTP/1.1 201 ");
+  expect(reply, "\r\nVary: Accept\r\n");
+  ck_assert_int_eq(world->method, HTTP_PATCH);
+  ck_assert_str_eq(world->body, "123456789");
+  reply = ask(client, "PATCH /waits HTTP/1.1\r\nHost: x\r\n\r\n");
+  expect(reply, "HTTP/1.1 405 ");
+  expect(reply, "\r\nAllow: GET, HEAD\r\n");
+  reply = ask(client, "OPTIONS /v1/things/cats HTTP/1.1\r\nHost: x\r\n\r\n");
+  expect(reply, "HTTP/1.1 405 ");
+  expect(reply, "\r\nAllow: PUT, GET, HEAD, PATCH, DELETE\r\n");
+  struct buffer text;
+  buffer_init(&text, 0);
+  metrics_write(world->metrics, &text);
+  expect(buffer_text(&text), "operation=\"change\",status=\"201\"} 1\n");
+  buffer_free(&text);
+  close(client);
+  free_world(world);
+}
+END_TEST
+
+static const char *ask_with(int descriptor, const char *method, const char *headers) {
+  static char request[1000];
+  snprintf(request, sizeof request,
+           "%s /v1/things/cats HTTP/1.1\r\nHost: x\r\n%sContent-Length: 2\r\n\r\n{}", method,
+           headers);
+  return ask(descriptor, request);
+}
+
+START_TEST(test_media) {
+  struct world *world = start_world();
+  int client = connect_to(world);
+  expect(ask_with(client, "PATCH", ""), "HTTP/1.1 201 ");
+  ck_assert_int_eq(world->media, HTTP_JSON);
+  ck_assert(!world->wants_tensors);
+  expect(ask_with(client, "PATCH",
+                  "Content-Type: application/x-safetensors; a=b\r\n"
+                  "Accept: */*;q=0.5\r\nAccept: application/x-safetensors\r\n"),
+         "HTTP/1.1 201 ");
+  ck_assert_int_eq(world->media, HTTP_TENSORS);
+  ck_assert(world->wants_tensors);
+  /* A route that does neither. */
+  const char *reply = ask_with(client, "PUT", "Accept: application/x-safetensors\r\n");
+  expect(reply, "HTTP/1.1 201 ");
+  ck_assert_ptr_null(strstr(reply, "Vary"));
+  ck_assert(!world->wants_tensors);
+  ck_assert_str_eq(world->accept, "application/x-safetensors");
+  expect(ask_with(client, "PUT", "Content-Type: application/x-safetensors\r\n"), "HTTP/1.1 415 ");
+  expect(ask_with(client, "PATCH", "Content-Type: text/plain\r\n"),
+         "application/json or application/x-safetensors");
+  close(client);
+  free_world(world);
+}
+END_TEST
+
+static void expect_bad_key(struct world *world, const char *headers) {
+  int client = connect_to(world);
+  const char *reply = ask_with(client, "PUT", headers);
+  expect(reply, "HTTP/1.1 400 ");
+  expect(reply, "\"invalid_request\"");
+  expect(reply, "Idempotency-Key");
+  close(client);
+}
+
+START_TEST(test_idempotency_key) {
+  struct world *world = start_world();
+  int client = connect_to(world);
+  char longest[256], line[400];
+  memset(longest, 'k', 255);
+  longest[255] = '\0';
+  expect(ask_with(client, "PUT", ""), "HTTP/1.1 201 ");
+  ck_assert_str_eq(world->key, "");
+  expect(ask_with(client, "PUT", "idempotency-key:  \"a!~\"\t \r\n"), "HTTP/1.1 201 ");
+  ck_assert_str_eq(world->key, "\"a!~\"");
+  snprintf(line, sizeof line, "Idempotency-Key: %s\r\n", longest);
+  expect(ask_with(client, "PUT", line), "HTTP/1.1 201 ");
+  ck_assert_str_eq(world->key, longest);
+  close(client);
+  snprintf(line, sizeof line, "Idempotency-Key: %sk\r\n", longest);
+  expect_bad_key(world, line);
+  expect_bad_key(world, "Idempotency-Key: a b\r\n");
+  expect_bad_key(world, "Idempotency-Key: a\tb\r\n");
+  expect_bad_key(world, "Idempotency-Key: a\x7f\r\n");
+  expect_bad_key(world, "Idempotency-Key: \xc3\xa4\r\n");
+  expect_bad_key(world, "Idempotency-Key:\r\n");
+  expect_bad_key(world, "Idempotency-Key: a\r\nIdempotency-Key: a\r\n");
   free_world(world);
 }
 END_TEST
@@ -300,7 +408,8 @@ START_TEST(test_starts_that_fail) {
 }
 END_TEST
 
-UNIT_MAIN("http_server", test_handler_and_reply, test_absent_is_empty, test_unready,
-          test_full_queue, test_reply_that_outgrew_its_limit, test_a_reply_made_a_problem,
-          test_drain_waits_for_requests_under_way, test_no_connection_while_draining,
-          test_stop_with_lost_requests, test_stop_without_drain, test_starts_that_fail)
+UNIT_MAIN("http_server", test_handler_and_reply, test_absent_is_empty, test_patch, test_media,
+          test_idempotency_key, test_unready, test_full_queue, test_reply_that_outgrew_its_limit,
+          test_a_reply_made_a_problem, test_drain_waits_for_requests_under_way,
+          test_no_connection_while_draining, test_stop_with_lost_requests, test_stop_without_drain,
+          test_starts_that_fail)
