@@ -49,7 +49,8 @@ struct http_stream {
    * connection is closed (the client sees a short body). On the I/O thread. */
   ssize_t (*read)(void *context, uint64_t at, char *bytes, size_t room);
   /* Once, when it is no longer needed, also where nothing was sent (HEAD). On
-   * the I/O thread, or on that which stops the server. */
+   * the I/O thread, on the handler's where a problem took the reply's place, or
+   * on that which stops the server. */
   void (*release)(void *context);
   void *context;
 };
@@ -85,7 +86,8 @@ typedef double http_cost(void *api, const struct http_request *request);
 
 /* For handlers of routes that say `completes`: the reply is ready. To be called
  * exactly once, by the handler or later by any thread; request and reply are
- * gone when it returns. */
+ * gone when it returns. A handler that runs on the I/O thread (ON_IO, or
+ * request->at_once) has to call it before it returns. */
 void http_complete(struct http_reply *reply);
 
 /* Where a handler runs. ON_IO: at once, on the thread that reads the socket,

@@ -16,8 +16,9 @@
  * can not wait (a head that is not sound, a body that is too long or is waited
  * for with 100-continue). At the end, it keeps the connection; so a refusal
  * with a short body before it swallows that body first. In the middle of a
- * body that grows beyond the limit there is no such call: some more is
- * swallowed in the hope of the end, then the socket is written to directly.
+ * body (it grew beyond the limit, or its upload refused it) there is no such
+ * call: some more is swallowed in the hope of the end, then the socket is
+ * written to directly.
  *
  * A connection with a chunked body ends with its reply: libmicrohttpd before
  * 1.0 takes a bare LF for the end of a chunk's first line, so a proxy may see

@@ -320,6 +320,17 @@ START_TEST(test_expect) {
   ck_assert(has_ended(client));
   expect_counts(3, 2, 0);
   close(client);
+
+  client = connect_to(world);
+  send_head(client, "cats", "Transfer-Encoding: chunked\r\nExpect: 100-continue\r\n");
+  struct answer interim = receive_answer(client, true);
+  ck_assert_int_eq(interim.status, 100);
+  send_chunk(client, "123", 3);
+  send_chunk(client, "45", 2);
+  send_text(client, "0\r\n\r\n");
+  expect_answer(client, 200, "upload ", "12345");
+  expect_counts(4, 3, 0);
+  close(client);
   free_world(world);
 }
 END_TEST
