@@ -51,6 +51,7 @@ find_missing() {
   need libjansson-dev "$pkg_config" --exists jansson
   need libopenblas-dev "$pkg_config" --exists openblas
   need libsqlite3-dev "$pkg_config" --exists sqlite3
+  need libxxhash-dev "$pkg_config" --exists libxxhash
   [ "$level" = build ] && return
   need curl have curl
   need python3 have "$python"

@@ -1,0 +1,147 @@
+/* Bases, chunks and changes, read and checked.
+ *
+ * The invariant: nothing is handed out whose checksum, versions or place are not
+ * what the head says; a caller gets the bytes that were written, or
+ * STORE_DAMAGED and nothing of them. A damaged memory is no reason to refuse the
+ * others.
+ *
+ * Errors of reading (a sector that can't be read, a page that is no page) are
+ * damage of the memory they were met in. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "store/store_private.h"
+
+static enum store_status append(struct buffer *out, const void *data, size_t size) {
+  return buffer_append(out, data, size) ? STORE_OK : STORE_NO_MEMORY;
+}
+
+/* The only blob of the row that `which` gives for `id`. */
+static enum store_status read_blob(struct store *store, enum statement which, int64_t id,
+                                   struct buffer *out) {
+  sqlite3_stmt *statement = statement_get(store, which);
+  sqlite3_bind_int64(statement, 1, id);
+  int result = sqlite3_step(statement);
+  enum store_status status = status_of_reading(result);
+  if (status == STORE_OK && result != SQLITE_ROW) status = STORE_DAMAGED;
+  if (status == STORE_OK) {
+    const void *data = sqlite3_column_blob(statement, 0);
+    size_t size = (size_t)sqlite3_column_bytes(statement, 0);
+    /* no pointer: no bytes, or the bytes could not be had */
+    if (!data && sqlite3_errcode(sqlite3_db_handle(statement)) == SQLITE_NOMEM)
+      status = STORE_NO_MEMORY;
+    else
+      status = append(out, data, data ? size : 0);
+  }
+  sqlite3_reset(statement);
+  return status;
+}
+
+/* Takes what was appended back where it isn't what was written. */
+static enum store_status checked(enum store_status status, struct buffer *out, size_t before,
+                                 uint64_t expected, uint64_t sum) {
+  if (status == STORE_OK && sum != expected) status = STORE_DAMAGED;
+  if (status != STORE_OK && out->length > before) out->length = before;
+  return status;
+}
+
+static const char *bytes_at(const struct buffer *buffer, size_t offset) {
+  return buffer->length > offset ? buffer->data + offset : "";
+}
+
+enum store_status list_read(struct store *store, const struct head *head, struct buffer *out) {
+  const size_t before = out->length;
+  enum store_status status = read_blob(store, READ_LIST, head->memory.id, out);
+  const size_t size = out->length - before;
+  if (status == STORE_OK && size % LIST_ENTRY != 0) status = STORE_DAMAGED;
+  return checked(status, out, before, head->list_sum,
+                 checksum(RECORD_CHUNK_LIST, head->memory.id, head->memory.base_version,
+                          bytes_at(out, before), size));
+}
+
+static int by_id(const void *key, const void *element) {
+  const int64_t id = *(const int64_t *)key, other = ((const struct head *)element)->memory.id;
+  return (id > other) - (id < other);
+}
+
+/* Whether the memory was found to be damaged when the store was opened. */
+static bool known_damaged(const struct store *store, int64_t id) {
+  if (store->head_count == 0) return false;
+  const struct head *head =
+      bsearch(&id, store->heads, store->head_count, sizeof *store->heads, by_id);
+  return head && head->damaged;
+}
+
+enum store_status store_read_base(struct store *store, int64_t id, struct buffer *out) {
+  if (known_damaged(store, id)) return STORE_DAMAGED;
+  struct head head;
+  enum store_status status = head_read(store, id, &head);
+  if (status != STORE_OK) return status;
+  const size_t before = out->length;
+  status = read_blob(store, READ_BASE, id, out);
+  return checked(status, out, before, head.base_sum,
+                 checksum(RECORD_BASE, id, head.memory.base_version, bytes_at(out, before),
+                          out->length - before));
+}
+
+enum store_status store_read_chunk(struct store *store, int64_t id, int64_t chunk,
+                                   struct buffer *out) {
+  if (known_damaged(store, id)) return STORE_DAMAGED;
+  sqlite3_stmt *statement = statement_get(store, READ_CHUNK);
+  sqlite3_bind_int64(statement, 1, id);
+  sqlite3_bind_int64(statement, 2, chunk);
+  int result = sqlite3_step(statement);
+  enum store_status status = status_of_reading(result);
+  if (status == STORE_OK && result != SQLITE_ROW) status = STORE_DAMAGED;
+  if (status == STORE_OK) {
+    const uint64_t expected = (uint64_t)sqlite3_column_int64(statement, 0);
+    const void *data = sqlite3_column_blob(statement, 1);
+    const size_t size = data ? (size_t)sqlite3_column_bytes(statement, 1) : 0;
+    if (!data && sqlite3_errcode(store->db) == SQLITE_NOMEM)
+      status = STORE_NO_MEMORY;
+    else if (checksum(RECORD_CHUNK, id, chunk, data ? data : "", size) != expected)
+      status = STORE_DAMAGED;
+    else
+      status = append(out, data, size);
+  }
+  sqlite3_reset(statement);
+  return status;
+}
+
+/* One change, which has to be of `version`. */
+static enum store_status take_row(sqlite3_stmt *statement, int64_t id, int64_t version,
+                                  store_take_change *take, void *context, bool *go_on) {
+  const void *data = sqlite3_column_blob(statement, 2);
+  const size_t size = data ? (size_t)sqlite3_column_bytes(statement, 2) : 0;
+  if (!data && sqlite3_errcode(sqlite3_db_handle(statement)) == SQLITE_NOMEM)
+    return STORE_NO_MEMORY;
+  if (!data) data = "";
+  if (sqlite3_column_int64(statement, 0) != version ||
+      (uint64_t)sqlite3_column_int64(statement, 1) !=
+          checksum(RECORD_CHANGE, id, version, data, size))
+    return STORE_DAMAGED;
+  *go_on = take(context, version, data, size);
+  return STORE_OK;
+}
+
+enum store_status store_read_changes(struct store *store, int64_t id, store_take_change *take,
+                                     void *context) {
+  if (known_damaged(store, id)) return STORE_DAMAGED;
+  struct head head;
+  enum store_status status = head_read(store, id, &head);
+  if (status != STORE_OK) return status;
+  sqlite3_stmt *statement = statement_get(store, READ_CHANGES);
+  sqlite3_bind_int64(statement, 1, id);
+  sqlite3_bind_int64(statement, 2, head.memory.base_version);
+  int64_t version = head.memory.base_version;
+  bool go_on = true;
+  while (status == STORE_OK && go_on) {
+    int result = sqlite3_step(statement);
+    status = status_of_reading(result);
+    if (status != STORE_OK || result != SQLITE_ROW) break;
+    status = take_row(statement, id, ++version, take, context, &go_on);
+  }
+  sqlite3_reset(statement);
+  if (status == STORE_OK && go_on && version != head.memory.version) status = STORE_DAMAGED;
+  return status;
+}

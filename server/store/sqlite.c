@@ -1,0 +1,264 @@
+/* The connection: settings, statements, transactions, and what an error means.
+ *
+ * The invariants:
+ *  - There is one connection, and nobody else may open the file meanwhile.
+ *  - After an error no transaction is under way. SQLite rolls most of them back
+ *    on its own and some not; it is asked, not guessed.
+ *  - A full disk is no failure: the log's new frames don't count without their
+ *    commit, and the next transaction writes over them. Any other error of
+ *    writing is for good, because after a failed fsync the kernel may call pages
+ *    clean that never reached the disk: a second fsync would succeed and lie.
+ *    From then on nothing is written, not even the checkpoint of a close. Whoever
+ *    opens the store again reads from the disk what is really there.
+ *  - fsync can fail with ENOSPC too. SQLite reports that as an I/O error and only
+ *    a write() without room as full, which is the distinction needed here.
+ *
+ * SQLite's automatic checkpoint is off, because its error would come back as if
+ * the COMMIT had failed that went before it. Ours runs at the next beginning, so
+ * that a commit is acknowledged before its checkpoint and not after. */
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "store/store_private.h"
+
+static const char *const sql[STATEMENT_COUNT] = {
+    [BEGIN_WRITE] = "BEGIN IMMEDIATE",
+    [COMMIT_WRITE] = "COMMIT",
+    [ROLL_BACK] = "ROLLBACK",
+    [READ_ROOT] = "SELECT schema, commits, next_id, version_floor, heads, heads_sum, sum FROM root "
+                  "WHERE one = 1",
+    [WRITE_ROOT] = "REPLACE INTO root (one, schema, commits, next_id, version_floor, heads, "
+                   "heads_sum, sum) VALUES (1, ?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+    [READ_HEADS] = "SELECT id, name, base_version, version, list_sum, base_sum, sum FROM head "
+                   "ORDER BY id",
+    [READ_HEAD] = "SELECT id, name, base_version, version, list_sum, base_sum, sum FROM head "
+                  "WHERE id = ?1",
+    [WRITE_HEAD] = "REPLACE INTO head (id, name, base_version, version, list_sum, base_sum, sum) "
+                   "VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+    [DELETE_HEAD] = "DELETE FROM head WHERE id = ?1",
+    [READ_BASE] = "SELECT data FROM base WHERE id = ?1",
+    [READ_LIST] = "SELECT list FROM base WHERE id = ?1",
+    [WRITE_BASE] = "REPLACE INTO base (id, list, data) VALUES (?1, ?2, ?3)",
+    [DELETE_BASE] = "DELETE FROM base WHERE id = ?1",
+    [READ_CHUNK] = "SELECT by.sum, chunk.data FROM chunk AS by INDEXED BY chunk_number "
+                   "JOIN chunk ON chunk.slot = by.slot WHERE by.id = ?1 AND by.number = ?2",
+    [WRITE_CHUNK] = "INSERT INTO chunk (id, number, sum, data) VALUES (?1, ?2, ?3, ?4)",
+    [SCAN_CHUNKS] = "SELECT id, number, sum FROM chunk INDEXED BY chunk_number ORDER BY id, number",
+    [CHUNKS_OF] = "SELECT number, sum FROM chunk INDEXED BY chunk_number WHERE id = ?1 "
+                  "ORDER BY number",
+    [NEXT_CHUNK] = "SELECT number, slot FROM chunk INDEXED BY chunk_number "
+                   "WHERE id = ?1 AND number > ?2 ORDER BY number LIMIT 1",
+    [DESCRIBE_CHUNK] = "SELECT id, number, length(data) FROM chunk NOT INDEXED WHERE slot = ?1",
+    [DELETE_CHUNK] = "DELETE FROM chunk WHERE slot = ?1",
+    [READ_CHANGES] = "SELECT version, sum, data FROM change WHERE id = ?1 AND version > ?2 "
+                     "ORDER BY version",
+    [WRITE_CHANGE] = "INSERT INTO change (id, version, sum, data) VALUES (?1, ?2, ?3, ?4)",
+    [NEXT_CHANGED] = "SELECT id FROM change WHERE id > ?1 ORDER BY id LIMIT 1",
+    [FIRST_CHANGE] = "SELECT version, length(data) FROM change WHERE id = ?1 AND version <= ?2 "
+                     "ORDER BY version LIMIT 1",
+    [DELETE_CHANGE] = "DELETE FROM change WHERE id = ?1 AND version = ?2",
+    [COPY_INTO] = "VACUUM INTO ?1",
+};
+
+static int note_log(void *context, sqlite3 *db, const char *name, int pages) {
+  (void)db;
+  (void)name;
+  struct store *store = context;
+  store->wal_pages = (size_t)pages;
+  return SQLITE_OK;
+}
+
+/* locking_mode comes first: with it the log's index is in memory of our own, and
+ * no third file is there to be damaged. */
+static int apply_settings(struct store *store) {
+  char *settings = sqlite3_mprintf(
+      "PRAGMA locking_mode = EXCLUSIVE; PRAGMA page_size = %llu; PRAGMA trusted_schema = OFF;"
+      "PRAGMA cell_size_check = ON; PRAGMA mmap_size = 0; PRAGMA temp_store = MEMORY;"
+      "PRAGMA secure_delete = OFF; PRAGMA cache_size = -%d; PRAGMA journal_mode = WAL;"
+      "PRAGMA synchronous = FULL; PRAGMA wal_autocheckpoint = 0;",
+      (unsigned long long)store->options.page_bytes, 8192);
+  if (!settings) return SQLITE_NOMEM;
+  int result = sqlite3_db_config(store->db, SQLITE_DBCONFIG_DEFENSIVE, 1, (int *)NULL);
+  if (result == SQLITE_OK) result = sqlite3_exec(store->db, settings, NULL, NULL, NULL);
+  sqlite3_free(settings);
+  sqlite3_wal_hook(store->db, note_log, store);
+  return result;
+}
+
+static bool cannot_open(struct store *store, int result, char *error, size_t error_size) {
+  switch (result & 0xff) {
+  case SQLITE_CORRUPT:
+  case SQLITE_NOTADB:
+    snprintf(error, error_size, "%s is damaged (%s): restore a backup into an empty data directory",
+             store->path, sqlite3_errstr(result));
+    break;
+  case SQLITE_BUSY:
+    snprintf(error, error_size, "%s is in use by another program", store->path);
+    break;
+  default:
+    snprintf(error, error_size, "%s can't be opened: %s%s%s", store->path, sqlite3_errstr(result),
+             errno != 0 ? ": " : "", errno != 0 ? strerror(errno) : "");
+  }
+  return false;
+}
+
+bool connection_open(struct store *store, char *error, size_t error_size) {
+  const int flags = SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX | SQLITE_OPEN_EXRESCODE |
+                    SQLITE_OPEN_PRIVATECACHE;
+  errno = 0;
+  int result = sqlite3_open_v2(store->path, &store->db, flags, store->options.vfs);
+  if (result == SQLITE_OK) result = apply_settings(store);
+  return result == SQLITE_OK || cannot_open(store, result, error, error_size);
+}
+
+bool connection_prepare(struct store *store, int first, int end, char *error, size_t error_size) {
+  errno = 0;
+  for (int i = first; i < end; i++) {
+    int result = sqlite3_prepare_v3(store->db, sql[i], -1, SQLITE_PREPARE_PERSISTENT,
+                                    &store->statements[i], NULL);
+    /* tables that are not as the schema has them */
+    if (result == SQLITE_ERROR) result = SQLITE_CORRUPT;
+    if (result != SQLITE_OK) return cannot_open(store, result, error, error_size);
+  }
+  return true;
+}
+
+void connection_close(struct store *store) {
+  for (size_t i = 0; i < STATEMENT_COUNT; i++)
+    sqlite3_finalize(store->statements[i]);
+  sqlite3_close(store->db);
+  store->db = NULL;
+}
+
+sqlite3_stmt *statement_get(struct store *store, enum statement which) {
+  sqlite3_stmt *statement = store->statements[which];
+  sqlite3_reset(statement);
+  return statement;
+}
+
+int statement_run(sqlite3_stmt *statement) {
+  int result = sqlite3_step(statement);
+  sqlite3_reset(statement);
+  return result == SQLITE_DONE || result == SQLITE_ROW ? SQLITE_OK : result;
+}
+
+/* A null pointer would be stored as NULL, not as no bytes. */
+int bind_blob(sqlite3_stmt *statement, int index, const void *data, size_t size) {
+  return sqlite3_bind_blob64(statement, index, size ? data : "", size, SQLITE_STATIC);
+}
+
+static bool is_memory(int result) {
+  return (result & 0xff) == SQLITE_NOMEM || (result & 0xff) == SQLITE_TOOBIG ||
+         result == SQLITE_IOERR_NOMEM;
+}
+
+enum store_status status_of_reading(int result) {
+  if (result == SQLITE_OK || result == SQLITE_ROW || result == SQLITE_DONE) return STORE_OK;
+  return is_memory(result) ? STORE_NO_MEMORY : STORE_DAMAGED;
+}
+
+/* A quota is a full disk under another name. */
+static bool is_full(struct store *store, int result) {
+  return (result & 0xff) == SQLITE_FULL ||
+         (result == SQLITE_IOERR_WRITE && sqlite3_system_errno(store->db) == EDQUOT);
+}
+
+static enum store_status status_of_writing(struct store *store, int result) {
+  if (is_full(store, result)) return STORE_FULL;
+  if (is_memory(result)) return STORE_NO_MEMORY;
+  /* a chunk or a change that is there already: the engine is mistaken, not the disk */
+  if ((result & 0xff) == SQLITE_CONSTRAINT) return STORE_DAMAGED;
+  return STORE_FAILED;
+}
+
+/* Nothing is written from here on. */
+static void give_up(struct store *store, int result) {
+  if (atomic_load(&store->failure)) return;
+  int number = sqlite3_system_errno(store->db);
+  bool system = (result & 0xff) == SQLITE_IOERR && number != 0;
+  snprintf(store->reason, sizeof store->reason, "writing %s failed: %s%s%s (SQLite's error %d)",
+           store->path, sqlite3_errstr(result), system ? ": " : "", system ? strerror(number) : "",
+           result);
+  sqlite3_db_config(store->db, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, (int *)NULL);
+  atomic_store(&store->failure, store->reason);
+}
+
+const char *store_failure(const struct store *store) {
+  return atomic_load(&store->failure);
+}
+
+enum store_status transaction_end(struct store *store, enum store_status status) {
+  for (int i = 0; i < STATEMENT_COUNT; i++)
+    sqlite3_reset(store->statements[i]);
+  if (!sqlite3_get_autocommit(store->db)) {
+    int result = statement_run(statement_get(store, ROLL_BACK));
+    if (!sqlite3_get_autocommit(store->db)) give_up(store, result ? result : SQLITE_ERROR);
+  }
+  store->root_before.next_id = store->root.next_id; /* an id that was given stays given */
+  store->root = store->root_before;
+  store->garbage.count = store->garbage_before;
+  store->writing = false;
+  store->last = status;
+  return status;
+}
+
+enum store_status transaction_fail(struct store *store, int result) {
+  enum store_status status = status_of_writing(store, result);
+  if (status == STORE_FAILED) give_up(store, result);
+  bool was_writing = store->writing;
+  transaction_end(store, status);
+  /* Where pages of the database take it, the log can start anew, and even on a
+   * full disk there is room for something small, such as dropping a memory. */
+  if (status == STORE_FULL && was_writing) store_checkpoint(store);
+  return status;
+}
+
+enum store_status transaction_check(const struct store *store) {
+  if (store->writing) return STORE_OK;
+  return store->last != STORE_OK ? store->last : STORE_FAILED;
+}
+
+void store_checkpoint(struct store *store) {
+  if (store_failure(store)) return;
+  int in_log = 0, done = 0;
+  int result =
+      sqlite3_wal_checkpoint_v2(store->db, "main", SQLITE_CHECKPOINT_PASSIVE, &in_log, &done);
+  const size_t usual = store->options.wal_bytes / store->options.page_bytes;
+  if (result == SQLITE_OK && in_log == done) {
+    store->wal_pages = 0;
+    store->checkpoint_at = usual;
+    return;
+  }
+  if (result != SQLITE_OK && status_of_writing(store, result) == STORE_FAILED)
+    give_up(store, result);
+  store->checkpoint_at = store->wal_pages + usual / 4;
+}
+
+enum store_status store_begin(struct store *store) {
+  if (store->wal_pages >= store->checkpoint_at) store_checkpoint(store);
+  store->last = STORE_FAILED;
+  if (store_failure(store)) return STORE_FAILED;
+  store->root_before = store->root;
+  store->garbage_before = store->garbage.count;
+  int result = statement_run(statement_get(store, BEGIN_WRITE));
+  if (result != SQLITE_OK) return transaction_fail(store, result);
+  store->writing = true;
+  return STORE_OK;
+}
+
+enum store_status store_commit(struct store *store) {
+  if (!store->writing) return transaction_check(store);
+  store->root.commits++;
+  int result = root_write(store);
+  if (result == SQLITE_OK) result = statement_run(statement_get(store, COMMIT_WRITE));
+  if (result != SQLITE_OK) return transaction_fail(store, result);
+  store->writing = false;
+  store->last = STORE_FAILED;
+  witness_write(store);
+  return STORE_OK;
+}
+
+void store_rollback(struct store *store) {
+  if (store->writing) transaction_end(store, STORE_FAILED);
+}

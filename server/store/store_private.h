@@ -1,0 +1,247 @@
+/* What the files of the store share, and the handles that its tests need.
+ *
+ *     open.c      the order in which a store is opened and closed
+ *     folder.c    the folder on the disk: made, locked, synced
+ *     sqlite.c    the connection: settings, transactions, errors, checkpoints
+ *     schema.c    tables and how they come to be
+ *     root.c      the root and the heads: what says what all the rest has to be
+ *     read.c      bases, chunks, changes, read and checked
+ *     write.c     the same, written
+ *     garbage.c   what nothing names any more
+ *     witness.c   what was acknowledged at least
+ *     backup.c    copies, and what is made of them
+ *
+ * How one thing vouches for the next:
+ *
+ *     witness -> root -> heads -> base, list of chunks -> chunks
+ *                             `-> versions of the changes
+ *
+ * A thing that is not as the one before it says is damage of one memory, except
+ * for the root and the heads, which concern all.
+ *
+ * Threads: a store belongs to one thread at a time; `failure` alone may be read
+ * by any. */
+#ifndef STORE_STORE_PRIVATE_H
+#define STORE_STORE_PRIVATE_H
+
+#include <sqlite3.h>
+#include <stdatomic.h>
+
+#include "store/checksum.h"
+#include "store/store.h"
+
+/* ---- For the tests ---- */
+
+struct migration {
+  const char *sql; /* from the version before; without BEGIN and COMMIT */
+};
+
+/* The steps that lead from nothing to today's tables; a store has as many
+ * behind it as its version says. */
+extern const struct migration store_migrations[];
+extern const size_t store_migration_count;
+
+struct store_options {
+  const char *vfs; /* of SQLite; NULL is the usual one */
+  const struct migration *migrations;
+  size_t migration_count;
+  size_t wal_bytes;  /* a write-ahead log beyond this is copied into the database */
+  size_t page_bytes; /* of a new database */
+};
+
+struct store_options store_usual_options(void);
+struct store *store_open_with(const char *directory, const struct store_options *options,
+                              char *error, size_t error_size);
+
+/* ---- The store ---- */
+
+/* The one row that changes with every commit. */
+struct root {
+  int64_t schema;
+  int64_t commits;
+  int64_t next_id;
+  int64_t version_floor;
+  int64_t heads;      /* how many there are */
+  uint64_t heads_sum; /* of their checksums, modulo 2^64 */
+};
+
+struct head {
+  struct store_memory memory;
+  uint64_t list_sum; /* checksum of the base's list of chunks */
+  uint64_t base_sum; /* checksum of the base's bytes */
+  bool damaged;      /* found when the store was opened */
+};
+
+/* Something to be removed: a chunk, all chunks of an id (chunk 0), or the changes
+ * of an id up to a version. */
+struct garbage {
+  int64_t id;
+  int64_t chunk;
+  int64_t changes_to; /* > 0: changes, not chunks */
+};
+
+struct garbage_queue {
+  struct garbage *items;
+  size_t first, count, capacity; /* items first .. count - 1 are to be removed */
+};
+
+enum statement {
+  BEGIN_WRITE,
+  COMMIT_WRITE,
+  ROLL_BACK,
+  READ_ROOT,
+  WRITE_ROOT,
+  READ_HEADS,
+  READ_HEAD,
+  WRITE_HEAD,
+  DELETE_HEAD,
+  READ_BASE,
+  READ_LIST,
+  WRITE_BASE,
+  DELETE_BASE,
+  READ_CHUNK,
+  WRITE_CHUNK,
+  SCAN_CHUNKS,
+  CHUNKS_OF,
+  NEXT_CHUNK,
+  DESCRIBE_CHUNK,
+  DELETE_CHUNK,
+  READ_CHANGES,
+  WRITE_CHANGE,
+  NEXT_CHANGED,
+  FIRST_CHANGE,
+  DELETE_CHANGE,
+  COPY_INTO,
+  STATEMENT_COUNT
+};
+
+struct store {
+  struct store_options options;
+  char *directory, *path; /* the folder, and the database in it */
+  int lock, witness;      /* descriptors, -1 where there is none */
+  sqlite3 *db;
+  sqlite3_stmt *statements[STATEMENT_COUNT];
+
+  struct root root, root_before; /* now, and before the transaction */
+  struct head *heads;            /* as the store was opened, in order of ids */
+  size_t head_count;
+
+  bool writing;           /* a transaction is under way */
+  enum store_status last; /* what ended the last one */
+  struct garbage_queue garbage;
+  size_t garbage_before;
+
+  size_t wal_pages;     /* in the log, after the last commit */
+  size_t checkpoint_at; /* pages; later than usual after one that found no room */
+
+  char reason[512];              /* written once, before `failure` points here */
+  _Atomic(const char *) failure; /* NULL, or `reason` */
+};
+
+/* ---- sqlite.c ---- */
+
+/* False with a sentence in `error`. */
+bool connection_open(struct store *store, char *error, size_t error_size);
+/* The statements from `first` to before `end`. */
+bool connection_prepare(struct store *store, int first, int end, char *error, size_t error_size);
+void connection_close(struct store *store);
+
+/* The statement, without values. */
+sqlite3_stmt *statement_get(struct store *store, enum statement which);
+/* Runs one that gives no rows, and makes it ready for the next time. */
+int statement_run(sqlite3_stmt *statement);
+/* Rows may be many: SQLITE_ROW, SQLITE_DONE or an error, as sqlite3_step(). The
+ * caller resets. */
+int bind_blob(sqlite3_stmt *statement, int index, const void *data, size_t size);
+
+/* What a result of SQLite's means while reading; SQLITE_OK, _ROW and _DONE are
+ * STORE_OK. */
+enum store_status status_of_reading(int result);
+
+/* Ends the transaction after `result`, an error, and says what that means. */
+enum store_status transaction_fail(struct store *store, int result);
+/* The same where it was not SQLite that objected. */
+enum store_status transaction_end(struct store *store, enum store_status status);
+/* STORE_OK where one is under way, else what ended it. */
+enum store_status transaction_check(const struct store *store);
+
+/* Copies the log into the database. An error is the next write's, never that of
+ * a commit that is durable already. */
+void store_checkpoint(struct store *store);
+
+/* ---- schema.c ---- */
+
+/* Makes the tables, or brings them up to date; reads the root and holds it against
+ * what the witness knows. */
+bool schema_prepare(struct store *store, int64_t witnessed, char *error, size_t error_size);
+
+/* ---- root.c ---- */
+
+int root_read(struct store *store, struct root *root, bool *valid);
+int root_write(struct store *store);
+/* All heads, held against the root. */
+bool heads_load(struct store *store, char *error, size_t error_size);
+/* STORE_DAMAGED where there is none. */
+enum store_status head_read(struct store *store, int64_t id, struct head *head);
+/* In a transaction; `before` is NULL for a new one. */
+int head_write(struct store *store, const struct head *before, const struct head *head);
+int head_delete(struct store *store, const struct head *head);
+
+/* ---- read.c: the list of a base, as LIST_ENTRY bytes for each chunk ---- */
+
+enum { LIST_ENTRY = 16 };
+
+static inline int64_t list_chunk(const void *list, size_t index) {
+  return (int64_t)get_number((const unsigned char *)list + index * LIST_ENTRY);
+}
+
+static inline uint64_t list_sum(const void *list, size_t index) {
+  return get_number((const unsigned char *)list + index * LIST_ENTRY + 8);
+}
+
+enum store_status list_read(struct store *store, const struct head *head, struct buffer *out);
+
+/* ---- garbage.c ---- */
+
+bool garbage_add(struct garbage_queue *queue, struct garbage item);
+void garbage_free(struct garbage_queue *queue);
+/* Compares the lists of all bases with the chunks that are there: marks heads as
+ * damaged, queues what is not named. False only where memory is short. */
+bool garbage_scan(struct store *store);
+
+/* ---- witness.c ---- */
+
+/* The commits that are known to have been acknowledged, 0 where nothing is
+ * known. Opens or makes the file. */
+int64_t witness_open(struct store *store);
+void witness_write(struct store *store);
+
+/* ---- folder.c ---- */
+
+/* To be freed. NULL where memory is short. */
+char *path_in(const char *directory, const char *name);
+bool folder_make(const char *directory, char *error, size_t error_size);
+/* The descriptor that holds the lock, or -1 with a sentence. */
+int folder_lock(const char *directory, char *error, size_t error_size);
+bool folder_sync(const char *directory);
+bool folder_sync_above(const char *path);
+/* A file only the owner may read; makes it where it is missing. */
+bool file_make(const char *path);
+
+#define DATABASE_NAME "store.db"
+#define WITNESS_NAME  "witness"
+#define LOCK_NAME     "lock"
+#define RESTORE_NAME  "restore.tmp"
+
+/* ---- open.c ---- */
+
+/* Not opened yet; NULL where memory is short. */
+struct store *store_create(const char *directory, const char *name,
+                           const struct store_options *options);
+/* Opens the database and checks what concerns all memories. Makes no use of the
+ * witness where there is no lock. False with a sentence. */
+bool store_load(struct store *store, char *error, size_t error_size);
+/* Closes it and leaves the files as they are. */
+void store_abandon(struct store *store);
+
+#endif
