@@ -15,6 +15,7 @@
 #define PROBLEM_LIST(X)                                                                            \
   X(INVALID_REQUEST, 400, "invalid_request", "The request head is malformed")                      \
   X(INVALID_JSON, 400, "invalid_json", "The body is not valid JSON")                               \
+  X(INVALID_TENSORS, 400, "invalid_tensors", "The body is not valid safetensors")                  \
   X(INVALID_TYPE, 400, "invalid_type", "A value has the wrong JSON type")                          \
   X(INVALID_NUMBER, 400, "invalid_number", "A number is outside float32")                          \
   X(INVALID_PARAMETER, 400, "invalid_parameter", "A parameter is not acceptable")                  \

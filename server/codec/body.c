@@ -44,12 +44,17 @@ enum { MEMBERS_MAX = 9, SHOWN_MAX = 40 };
 /* A draft, while it is read. */
 struct reading {
   struct scan *scan;
+  struct tensor_set *tensors; /* NULL for a body of JSON alone */
   const struct member *members;
   struct scan_object object; /* names[i] is that of members[i] */
   const char *names[MEMBERS_MAX];
 };
 
-static bool read_member(struct scan *scan, enum member_kind kind, void *field);
+static bool read_member(struct reading *reading, enum member_kind kind, void *field);
+
+static struct reading begin_reading(struct scan *scan, enum body_kind kind,
+                                    struct tensor_set *tensors);
+static bool take_tensors(struct reading *reading, void *draft);
 
 /* Reads the object into the draft; object.seen then says which members it has. */
 static bool read_members(struct reading *reading, void *draft) {
@@ -60,9 +65,9 @@ static bool read_members(struct reading *reading, void *draft) {
   int index;
   while ((index = scan_member(reading->scan, object)) >= 0) {
     const struct member *member = &reading->members[index];
-    if (!read_member(reading->scan, member->kind, (char *)draft + member->offset)) return false;
+    if (!read_member(reading, member->kind, (char *)draft + member->offset)) return false;
   }
-  return index == SCAN_CLOSED;
+  return index == SCAN_CLOSED && take_tensors(reading, draft);
 }
 
 static bool has(const struct reading *reading, unsigned member) {
@@ -239,16 +244,23 @@ static bool read_ttl(struct scan *scan, double *seconds) {
                     MOST_TTL_SECONDS, *seconds);
 }
 
-static bool read_member(struct scan *scan, enum member_kind kind, void *field) {
+static bool read_matrix(struct reading *reading, struct matrix *matrix) {
+  if (!reading->tensors) return tensor_read_matrix(reading->scan, matrix);
+  return scan_fault(reading->scan, PROBLEM_INVALID_TENSORS,
+                    "expected a tensor of that name in place of the JSON");
+}
+
+static bool read_member(struct reading *reading, enum member_kind kind, void *field) {
+  struct scan *scan = reading->scan;
   switch (kind) {
   case MATRIX:
-    return tensor_read_matrix(scan, field);
+    return read_matrix(reading, field);
   case DIMENSION:
     return read_dimension(scan, field);
   case IDS:
     return read_ids(scan, field);
   case SCORE:
-    return spec_read_score(scan, field);
+    return spec_read_score(scan, reading->tensors, field);
   case NORMALIZATION:
     return spec_read_normalization(scan, field);
   case DTYPE:
@@ -316,33 +328,31 @@ static bool settle_score(const struct memory_override *override, struct memory_b
 
 bool memory_body_settle(struct memory_body *body, const struct memory_override *override,
                         struct problem *problem) {
-  const size_t rows = body->keys.rows;
   if (!check_rows(&body->keys, &body->values, problem)) return false;
-  if (rows > 0) {
+  if (body->keys.cols > 0) {
     body->key_dim = body->keys.cols;
     body->value_dim = body->values.cols;
   }
-  return check_ids(body->ids, rows, problem) && settle_score(override, body, problem);
+  return check_ids(body->ids, body->keys.rows, problem) && settle_score(override, body, problem);
 }
 
-static bool read_memory(struct scan *scan, const struct memory_override *override,
-                        struct memory_body *body) {
-  struct reading reading = {
-      .scan = scan,
-      .members = memory_members,
-      .object = {.what = "a memory", .count = sizeof memory_members / sizeof *memory_members}};
-  return open_body(scan) && read_members(&reading, body) && check_members(&reading) &&
-         memory_body_settle(body, override, scan->problem);
+bool body_parse_memory_with(const struct memory_override *override, struct tensor_set *tensors,
+                            const char *text, size_t length, struct memory_body *body,
+                            struct problem *problem) {
+  struct scan scan;
+  struct reading reading = begin_reading(&scan, BODY_MEMORY, tensors);
+  *body = (struct memory_body){.ids = NULL};
+  scan_begin(&scan, text, length, problem);
+  const bool read = open_body(&scan) && read_members(&reading, body) && check_members(&reading) &&
+                    memory_body_settle(body, override, problem);
+  const bool parsed = scan_end(&scan, read);
+  if (!parsed) memory_body_free(body);
+  return parsed;
 }
 
 bool body_parse_memory_as(const struct memory_override *override, const char *text, size_t length,
                           struct memory_body *body, struct problem *problem) {
-  struct scan scan;
-  *body = (struct memory_body){.ids = NULL};
-  scan_begin(&scan, text, length, problem);
-  bool parsed = scan_end(&scan, read_memory(&scan, override, body));
-  if (!parsed) memory_body_free(body);
-  return parsed;
+  return body_parse_memory_with(override, NULL, text, length, body, problem);
 }
 
 bool body_parse_memory(const char *text, size_t length, struct memory_body *body,
@@ -377,11 +387,13 @@ bool rows_body_settle(const struct rows_body *body, struct problem *problem) {
 
 bool body_parse_rows(const char *text, size_t length, struct rows_body *body,
                      struct problem *problem) {
+  return body_parse_rows_with(NULL, text, length, body, problem);
+}
+
+bool body_parse_rows_with(struct tensor_set *tensors, const char *text, size_t length,
+                          struct rows_body *body, struct problem *problem) {
   struct scan scan;
-  struct reading reading = {
-      .scan = &scan,
-      .members = rows_members,
-      .object = {.what = "rows", .count = sizeof rows_members / sizeof *rows_members}};
+  struct reading reading = begin_reading(&scan, BODY_ROWS, tensors);
   *body = (struct rows_body){.ids = NULL};
   scan_begin(&scan, text, length, problem);
   const bool read = open_body(&scan) && read_members(&reading, body) && require(&reading, R_KEYS) &&
@@ -486,24 +498,23 @@ static bool check_attend(struct reading *reading, enum attend_kind kind,
                           check_query_dim(body, problem));
 }
 
-static bool read_attend(struct scan *scan, enum attend_kind kind, struct attend_body *body) {
-  bool stored = kind == ATTEND_STORED;
-  struct reading reading = {
-      .scan = scan,
-      .members = attend_members,
-      .object = {.what = stored ? "attending to a stored memory" : "attending",
-                 .count = stored ? A_KEYS : A_VALUES + 1}};
-  return open_body(scan) && read_members(&reading, body) && check_attend(&reading, kind, body);
+bool body_parse_attend_with(enum attend_kind kind, struct tensor_set *tensors, const char *text,
+                            size_t length, struct attend_body *body, struct problem *problem) {
+  struct scan scan;
+  struct reading reading = begin_reading(
+      &scan, kind == ATTEND_STORED ? BODY_ATTEND_STORED : BODY_ATTEND_AD_HOC, tensors);
+  *body = (struct attend_body){.weights = ATTN_WEIGHTS_FULL};
+  scan_begin(&scan, text, length, problem);
+  const bool read =
+      open_body(&scan) && read_members(&reading, body) && check_attend(&reading, kind, body);
+  const bool parsed = scan_end(&scan, read);
+  if (!parsed) attend_body_free(body);
+  return parsed;
 }
 
 bool body_parse_attend(enum attend_kind kind, const char *text, size_t length,
                        struct attend_body *body, struct problem *problem) {
-  struct scan scan;
-  *body = (struct attend_body){.weights = ATTN_WEIGHTS_FULL};
-  scan_begin(&scan, text, length, problem);
-  bool parsed = scan_end(&scan, read_attend(&scan, kind, body));
-  if (!parsed) attend_body_free(body);
-  return parsed;
+  return body_parse_attend_with(kind, NULL, text, length, body, problem);
 }
 
 void attend_body_free(struct attend_body *body) {
@@ -513,4 +524,102 @@ void attend_body_free(struct attend_body *body) {
   attn_score_free(body->score);
   attn_normalization_free(body->normalization);
   *body = (struct attend_body){.weights = ATTN_WEIGHTS_FULL};
+}
+
+/* ---- Tensors beside the JSON ---- */
+
+/* Those kinds that may have some. */
+static const struct {
+  const char *what;
+  const struct member *members;
+  size_t count;
+} kinds[] = {
+    [BODY_MEMORY] = {"a memory", memory_members, sizeof memory_members / sizeof *memory_members},
+    [BODY_ROWS] = {"rows", rows_members, sizeof rows_members / sizeof *rows_members},
+    [BODY_ATTEND_STORED] = {"attending to a stored memory", attend_members, A_KEYS},
+    [BODY_ATTEND_AD_HOC] = {"attending", attend_members, A_VALUES + 1}};
+
+static struct reading begin_reading(struct scan *scan, enum body_kind kind,
+                                    struct tensor_set *tensors) {
+  return (struct reading){.scan = scan,
+                          .tensors = tensors,
+                          .members = kinds[kind].members,
+                          .object = {.what = kinds[kind].what, .count = kinds[kind].count}};
+}
+
+/* The index of the member that such a tensor fills; `count` for none. One named
+ * "score.w" fills the member "score", together with the JSON. */
+static size_t find_place(const struct member *members, size_t count, const char *name) {
+  const bool param = strncmp(name, "score.", 6) == 0;
+  size_t i = 0;
+  while (i < count && (param ? members[i].kind != SCORE
+                             : members[i].kind != MATRIX || strcmp(members[i].name, name) != 0))
+    i++;
+  return i;
+}
+
+static bool is_tensor_of_scores(const char *param) {
+  const attn_score_info *info;
+  for (size_t i = 0; (info = attn_score_info_at(i)); i++)
+    for (size_t p = 0; p < info->param_count; p++)
+      if (info->params[p].shape[0] && strcmp(info->params[p].name, param) == 0) return true;
+  return false;
+}
+
+bool body_check_tensor(enum body_kind kind, const char *name, struct problem *problem) {
+  const struct member *members = kinds[kind].members;
+  const size_t count = kinds[kind].count, index = find_place(members, count, name);
+  if (index < count && (members[index].kind == MATRIX || is_tensor_of_scores(name + 6)))
+    return true;
+  char known[PROBLEM_DETAIL_MAX] = "", pointer[PROBLEM_POINTER_MAX] = "";
+  for (size_t i = 0; i < count; i++)
+    if (members[i].kind == MATRIX || members[i].kind == SCORE)
+      snprintf(known + strlen(known), sizeof known - strlen(known), "%s\"%s%s\"",
+               known[0] ? ", " : "", members[i].name, members[i].kind == SCORE ? ".PARAMETER" : "");
+  pointer_push_name(pointer, name, strlen(name));
+  return problem_set(problem, PROBLEM_UNKNOWN_MEMBER, pointer,
+                     "%s takes tensors named %s, not \"%s\"", kinds[kind].what, known, name);
+}
+
+/* Rows may be missing where a whole memory is made. */
+static bool take_matrix(struct reading *reading, struct named_tensor *item, struct matrix *matrix) {
+  struct problem *problem = reading->scan->problem;
+  if (item->matrix.rows == 0 && reading->members != memory_members)
+    return named_tensor_fault(item, problem, PROBLEM_SHAPE_MISMATCH, "expected at least one row");
+  return named_tensor_take(item, 2, matrix, problem);
+}
+
+/* Those that the reader of the score has not taken. */
+static bool take_tensors(struct reading *reading, void *draft) {
+  for (size_t i = 0; reading->tensors && i < reading->tensors->count; i++) {
+    struct named_tensor *item = &reading->tensors->items[i];
+    if (item->taken) continue;
+    const size_t place = find_place(reading->members, reading->object.count, item->name);
+    if (place == reading->object.count)
+      return named_tensor_fault(item, reading->scan->problem, PROBLEM_UNKNOWN_MEMBER,
+                                "%s takes no tensor of that name", reading->object.what);
+    const struct member *member = &reading->members[place];
+    if (member->kind == SCORE) {
+      scan_enter_name(reading->scan, member->name);
+      return scan_fault(reading->scan, PROBLEM_MISSING_MEMBER,
+                        "the tensor \"%s\" needs \"score\" in the JSON", item->name);
+    }
+    if (!take_matrix(reading, item, (void *)((char *)draft + member->offset))) return false;
+    reading->object.seen |= (uint32_t)1 << place;
+  }
+  return true;
+}
+
+bool body_peek_dtype(const char *text, size_t length, attn_dtype *dtype, struct problem *problem) {
+  static const char *const names[] = {"dtype"};
+  struct scan scan;
+  struct scan_object object = {.names = names, .count = 1, .others = true};
+  const char *start;
+  size_t skipped;
+  scan_begin(&scan, text, length, problem);
+  if (!scan_check(text, length, problem) || !open_body(&scan)) return false;
+  int member;
+  while ((member = scan_member(&scan, &object)) >= 0)
+    if (member == 0 ? !read_dtype(&scan, dtype) : !scan_skip(&scan, &start, &skipped)) return false;
+  return member == SCAN_CLOSED;
 }

@@ -4,6 +4,12 @@
  * puts the numbers of tensors straight into float matrices. One table per kind
  * of body names its members, so that an unknown one is an error that names it.
  *
+ * A binary body is the same with its tensors beside the JSON: the functions
+ * that end in _with get them in a set, and put them where the members of their
+ * names would be. There the JSON may not have tensors of its own, except as
+ * parameters of a score. `tensors` may be NULL, and stays the caller's; what was
+ * taken from it, it does not have any more. codec/tensor_body.h reads whole ones.
+ *
  * Every function returns false with `problem` filled (pointer included) and
  * then leaves nothing to free. */
 #ifndef CODEC_BODY_H
@@ -16,11 +22,23 @@
 #include "base/id_list.h"
 #include "base/problem.h"
 #include "codec/matrix.h"
+#include "codec/tensor_set.h"
+
+enum body_kind { BODY_MEMORY, BODY_ROWS, BODY_ATTEND_STORED, BODY_ATTEND_AD_HOC };
+
+/* Whether a body of that kind takes a tensor of that name; if not, it is
+ * PROBLEM_UNKNOWN_MEMBER at /NAME. */
+bool body_check_tensor(enum body_kind kind, const char *name, struct problem *problem);
+
+/* Looks for the member "dtype" alone: for who needs it before the rest can be
+ * read. *dtype stays where there is none. */
+bool body_peek_dtype(const char *text, size_t length, attn_dtype *dtype, struct problem *problem);
 
 /* PUT /v1/memories/NAME, and a memory read from a JSON file.
  * Either keys and values (as many rows, at least 1) or key_dim and value_dim;
  * score and normalization are never NULL: what the body left out has its
- * default (scaled_dot, and the score's own normalization). */
+ * default (scaled_dot, and the score's own normalization). Tensors, other than
+ * JSON, may also have no rows but columns. */
 struct memory_body {
   struct matrix keys, values;
   struct id_list *ids; /* NULL where none were given; distinct, one per row */
@@ -42,6 +60,9 @@ struct memory_override {
 };
 bool body_parse_memory_as(const struct memory_override *override, const char *text, size_t length,
                           struct memory_body *body, struct problem *problem);
+bool body_parse_memory_with(const struct memory_override *override, struct tensor_set *tensors,
+                            const char *text, size_t length, struct memory_body *body,
+                            struct problem *problem);
 void memory_body_free(struct memory_body *body);
 
 /* What body_parse_memory_as() does once all was read, for memories that come in
@@ -59,6 +80,8 @@ struct rows_body {
 };
 bool body_parse_rows(const char *text, size_t length, struct rows_body *body,
                      struct problem *problem);
+bool body_parse_rows_with(struct tensor_set *tensors, const char *text, size_t length,
+                          struct rows_body *body, struct problem *problem);
 void rows_body_free(struct rows_body *body);
 
 /* What body_parse_rows() does once all was read. */
@@ -93,6 +116,8 @@ struct attend_body {
 enum attend_kind { ATTEND_STORED, ATTEND_AD_HOC };
 bool body_parse_attend(enum attend_kind kind, const char *text, size_t length,
                        struct attend_body *body, struct problem *problem);
+bool body_parse_attend_with(enum attend_kind kind, struct tensor_set *tensors, const char *text,
+                            size_t length, struct attend_body *body, struct problem *problem);
 void attend_body_free(struct attend_body *body);
 
 /* Whether the score's tensors fit keys of that dimension. */

@@ -173,7 +173,7 @@ static bool read_member(struct parsing *parsing, int member, struct preload *pre
   case IDS:
     return read_id_column(scan, &spec->plan);
   case SCORE:
-    return spec_read_score(scan, &spec->override.score);
+    return spec_read_score(scan, NULL, &spec->override.score);
   default:
     return spec_read_normalization(scan, &spec->override.normalization);
   }

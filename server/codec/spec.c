@@ -50,6 +50,7 @@ struct spec {
   struct kind kind;
   attn_argument args[MEMBERS_MAX];
   struct matrix tensors[MEMBERS_MAX]; /* behind args[i].data */
+  bool binary[MEMBERS_MAX];           /* it was no part of the JSON */
   size_t count;
 };
 
@@ -131,13 +132,64 @@ static bool read_object(struct scan *scan, const struct family *family, struct s
   return member == SCAN_CLOSED;
 }
 
+/* ---- Tensors from beside the JSON ---- */
+
+static const attn_param_info *find_param(const struct kind *kind, const char *name) {
+  for (size_t i = 0; i < kind->param_count; i++)
+    if (strcmp(kind->params[i].name, name) == 0) return &kind->params[i];
+  return NULL;
+}
+
+static bool is_given(const struct spec *spec, const char *name) {
+  for (size_t i = 0; i < spec->count; i++)
+    if (strcmp(spec->args[i].name, name) == 0) return true;
+  return false;
+}
+
+static bool take_tensor(struct scan *scan, struct named_tensor *item, const char *param,
+                        struct spec *spec) {
+  struct problem *problem = scan->problem;
+  const attn_param_info *info = find_param(&spec->kind, param);
+  if (!info)
+    return named_tensor_fault(item, problem, PROBLEM_UNKNOWN_MEMBER, "%s has no parameter \"%s\"",
+                              spec->kind.name, param);
+  if (info->kind == ATTN_PARAM_NUMBER || info->kind == ATTN_PARAM_COUNT)
+    return named_tensor_fault(item, problem, PROBLEM_INVALID_TYPE,
+                              "%s of %s is a number of the JSON, not a tensor", param,
+                              spec->kind.name);
+  if (is_given(spec, param))
+    return named_tensor_fault(item, problem, PROBLEM_INVALID_TENSORS,
+                              "it is given as a tensor, and in the JSON too");
+  if (item->count == 0)
+    return named_tensor_fault(item, problem, PROBLEM_SHAPE_MISMATCH,
+                              "expected at least one number");
+  struct matrix *tensor = &spec->tensors[spec->count];
+  if (!named_tensor_take(item, info->kind == ATTN_PARAM_VECTOR ? 1 : 2, tensor, problem))
+    return false;
+  spec->args[spec->count] = (attn_argument){
+      .name = info->name, .data = tensor->data, .rows = tensor->rows, .cols = tensor->cols};
+  spec->binary[spec->count++] = true;
+  return true;
+}
+
+/* Those named after the family: "score.w". */
+static bool take_tensors(struct scan *scan, const struct family *family, struct tensor_set *tensors,
+                         struct spec *spec) {
+  const size_t length = strlen(family->noun);
+  for (size_t i = 0; tensors && i < tensors->count; i++) {
+    struct named_tensor *item = &tensors->items[i];
+    if (strncmp(item->name, family->noun, length) != 0 || item->name[length] != '.') continue;
+    if (!take_tensor(scan, item, item->name + length + 1, spec)) return false;
+  }
+  return true;
+}
+
+/* ---- All together ---- */
+
 static bool check_required(struct scan *scan, const struct spec *spec) {
   for (size_t i = 0; i < spec->kind.param_count; i++) {
     const attn_param_info *info = &spec->kind.params[i];
-    bool given = !info->required;
-    for (size_t a = 0; a < spec->count; a++)
-      given = given || strcmp(spec->args[a].name, info->name) == 0;
-    if (given) continue;
+    if (!info->required || is_given(spec, info->name)) continue;
     scan_enter_name(scan, info->name);
     return scan_fault(scan, PROBLEM_MISSING_MEMBER, "%s needs \"%s\" [%s]", spec->kind.name,
                       info->name, info->shape);
@@ -145,7 +197,8 @@ static bool check_required(struct scan *scan, const struct spec *spec) {
   return true;
 }
 
-static bool read_spec(struct scan *scan, const struct family *family, struct spec *spec) {
+static bool read_spec(struct scan *scan, const struct family *family, struct tensor_set *tensors,
+                      struct spec *spec) {
   enum scan_kind kind = scan_kind(scan);
   bool read;
   if (kind == SCAN_STRING)
@@ -154,24 +207,31 @@ static bool read_spec(struct scan *scan, const struct family *family, struct spe
     read = read_object(scan, family, spec);
   else
     read = scan_wrong_type(scan, "a string or an object");
-  return read && check_required(scan, spec);
+  return read && take_tensors(scan, family, tensors, spec) && check_required(scan, spec);
 }
 
 /* What the library thinks of it. The scan is behind the value, and its pointer
  * the value's. */
-static bool accepted(struct scan *scan, attn_status status, const attn_fault *fault) {
+static bool accepted(struct scan *scan, const struct spec *spec, attn_status status,
+                     const attn_fault *fault) {
   if (status == ATTN_OK) return true;
   if (status == ATTN_NO_MEMORY) return problem_set_status(scan->problem, status, "");
+  bool binary = false;
+  for (size_t i = 0; i < spec->count; i++)
+    if (strcmp(spec->args[i].name, fault->parameter) == 0) binary = spec->binary[i];
+  const size_t end = strlen(scan->pointer);
   if (fault->parameter[0]) scan_enter_name(scan, fault->parameter);
+  /* "/score/w" is a place of the JSON, "/score.w" the name of a tensor */
+  if (binary && scan->pointer[end] == '/') scan->pointer[end] = '.';
   return scan_fault(scan, PROBLEM_INVALID_PARAMETER, "%s", fault->detail);
 }
 
-bool spec_read_score(struct scan *scan, attn_score **score) {
+bool spec_read_score(struct scan *scan, struct tensor_set *tensors, attn_score **score) {
   struct spec spec = {.count = 0};
   attn_fault fault = {"", ""};
   bool read =
-      read_spec(scan, &score_family, &spec) &&
-      accepted(scan, attn_score_create(score, spec.kind.name, spec.args, spec.count, &fault),
+      read_spec(scan, &score_family, tensors, &spec) &&
+      accepted(scan, &spec, attn_score_create(score, spec.kind.name, spec.args, spec.count, &fault),
                &fault);
   spec_free(&spec);
   return read;
@@ -180,8 +240,8 @@ bool spec_read_score(struct scan *scan, attn_score **score) {
 bool spec_read_normalization(struct scan *scan, attn_normalization **normalization) {
   struct spec spec = {.count = 0};
   attn_fault fault = {"", ""};
-  bool read = read_spec(scan, &normalization_family, &spec) &&
-              accepted(scan,
+  bool read = read_spec(scan, &normalization_family, NULL, &spec) &&
+              accepted(scan, &spec,
                        attn_normalization_create(normalization, spec.kind.name, spec.args,
                                                  spec.count, &fault),
                        &fault);
