@@ -29,6 +29,8 @@
   X(NOT_FOUND, 404, "not_found", "There is nothing at this path")                                  \
   X(MEMORY_NOT_FOUND, 404, "memory_not_found", "There is no memory of that name")                  \
   X(METHOD_NOT_ALLOWED, 405, "method_not_allowed", "The method does not apply to this path")       \
+  X(KEY_REUSED, 409, "idempotency_key_reused", "The Idempotency-Key belongs to another append")    \
+  X(NO_STORE, 409, "no_store", "Nothing is kept on a disk")                                        \
   X(PRECONDITION_FAILED, 412, "precondition_failed", "The memory is not in the expected state")    \
   X(BODY_TOO_LARGE, 413, "body_too_large", "The body is larger than the limit")                    \
   X(UNSUPPORTED_MEDIA_TYPE, 415, "unsupported_media_type", "The body's type is not supported")     \
@@ -37,13 +39,19 @@
   X(EMPTY_MEMORY, 422, "empty_memory", "The memory has no rows")                                   \
   X(REPLY_TOO_LARGE, 422, "reply_too_large", "The reply would be larger than the limit")           \
   X(NOT_REPRESENTABLE, 422, "not_representable", "A result is outside float32")                    \
+  X(LIMIT_EXCEEDED, 422, "limit_exceeded", "A limit of this server is in the way")                 \
   X(INTERNAL, 500, "internal", "The server failed")                                                \
+  X(MEMORY_DAMAGED, 500, "memory_damaged", "What is stored of the memory can't be read")           \
   X(UNSUPPORTED_TRANSFER_CODING, 501, "unsupported_transfer_coding",                               \
     "The transfer coding is not supported")                                                        \
   X(OVERLOADED, 503, "overloaded", "Too much is being asked at once")                              \
   X(NOT_READY, 503, "not_ready", "The server is not ready to serve")                               \
+  X(STORE_FAILED, 503, "store_failed", "Nothing can be stored any more")                           \
   X(TIMEOUT, 504, "timeout", "The answer was not there in time")                                   \
-  X(OUT_OF_MEMORY, 507, "out_of_memory", "There is not enough memory for this")
+  X(OUT_OF_MEMORY, 507, "out_of_memory", "There is not enough memory for this")                    \
+  X(RAM_FULL, 507, "ram_full", "The RAM for memories is used up")                                  \
+  X(STORAGE_FULL, 507, "storage_full", "The disk is full")                                         \
+  X(TOO_MANY_MEMORIES, 507, "too_many_memories", "There are as many memories as there may be")
 
 enum problem_code {
 #define PROBLEM_ENUM(id, status, code, title) PROBLEM_##id,

@@ -1,0 +1,48 @@
+/* Numbers and strings as bytes, for what is kept on a disk: little-endian, no
+ * padding. The writing side is struct buffer, whose failure is sticky; so is the
+ * reading side's: past the end everything reads as 0 and `failed` is set, and a
+ * reader looks once, at its end. */
+#ifndef BASE_BYTES_H
+#define BASE_BYTES_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/buffer.h"
+
+void bytes_put_u8(struct buffer *out, uint8_t value);
+void bytes_put_u64(struct buffer *out, uint64_t value);
+void bytes_put_i64(struct buffer *out, int64_t value);
+void bytes_put_double(struct buffer *out, double value);
+void bytes_put_floats(struct buffer *out, const float *values, size_t count);
+/* Its length, then its bytes. */
+void bytes_put_text(struct buffer *out, const char *text, size_t length);
+
+struct byte_reader {
+  const unsigned char *at;
+  size_t left;
+  bool failed;
+};
+
+struct byte_reader bytes_reader(const void *data, size_t size);
+uint8_t bytes_get_u8(struct byte_reader *reader);
+uint64_t bytes_get_u64(struct byte_reader *reader);
+int64_t bytes_get_i64(struct byte_reader *reader);
+double bytes_get_double(struct byte_reader *reader);
+
+/* A count of items of at least `least_bytes` each that still follow: a larger
+ * one than could be there fails, so that it can size an allocation. */
+size_t bytes_get_count(struct byte_reader *reader, size_t least_bytes);
+
+/* The next bytes, in place; NULL where there are not so many. */
+const void *bytes_get_run(struct byte_reader *reader, size_t size);
+const char *bytes_get_text(struct byte_reader *reader, size_t *length);
+
+/* Copies `count` numbers out; false where there are not so many. */
+bool bytes_get_floats(struct byte_reader *reader, float *values, size_t count);
+
+/* True where all was read and nothing failed. */
+bool bytes_ended(const struct byte_reader *reader);
+
+#endif

@@ -1,0 +1,179 @@
+/* Loading: the base, its chunks, then the changes since, replayed.
+ *
+ * Everything the store hands out has been checked against a checksum, so what
+ * fails here beyond that was written wrongly or by another version; it is
+ * treated alike: that memory is damaged, the others are served. */
+#include "engine/load.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct loading {
+  struct head *head;
+  struct store *store;
+  const struct store_memory *stored;
+  struct kept_base base;
+  struct head_state state;
+  bool short_of_memory;
+  const char *damage; /* what can't be read */
+};
+
+static bool damaged(struct loading *loading, const char *what) {
+  if (!loading->damage) loading->damage = what;
+  return false;
+}
+
+static bool no_memory(struct loading *loading) {
+  loading->short_of_memory = true;
+  return false;
+}
+
+static bool read_base(struct loading *loading) {
+  struct buffer bytes;
+  buffer_init(&bytes, 0);
+  const enum store_status status = store_read_base(loading->store, loading->stored->id, &bytes);
+  bool read = status == STORE_OK && kept_base_decode(&loading->base, bytes.data, bytes.length);
+  buffer_free(&bytes);
+  if (status == STORE_NO_MEMORY) return no_memory(loading);
+  return read || damaged(loading, "its description");
+}
+
+/* The chunks of blocks, then those of tags. */
+static bool read_parts(struct loading *loading, attn_block **blocks, struct row_tags *tags) {
+  const struct kept_base *base = &loading->base;
+  struct buffer bytes;
+  buffer_init(&bytes, 0);
+  bool read = true;
+  for (size_t i = 0; i < base->count && read; i++) {
+    buffer_clear(&bytes);
+    const enum store_status status =
+        store_read_chunk(loading->store, loading->stored->id, base->chunks[i], &bytes);
+    if (status == STORE_NO_MEMORY) {
+      read = no_memory(loading);
+    } else if (status != STORE_OK) {
+      read = damaged(loading, "some of its rows");
+    } else if (i < base->blocks) {
+      const attn_status decoded =
+          attn_block_decode(&blocks[i], base->empty, bytes.data, bytes.length);
+      if (decoded == ATTN_NO_MEMORY)
+        read = no_memory(loading);
+      else
+        read = decoded == ATTN_OK || damaged(loading, "some of its rows");
+    } else {
+      read = row_tags_decode_run(tags, bytes.data, bytes.length) ||
+             damaged(loading, "the ids of some of its rows");
+    }
+  }
+  buffer_free(&bytes);
+  return read;
+}
+
+static bool assemble(struct loading *loading) {
+  const struct kept_base *base = &loading->base;
+  struct memory parts = {.name = loading->stored->name,
+                         .version = loading->stored->base_version,
+                         .score = base->score,
+                         .normalization = base->normalization,
+                         .ttl_ms = base->ttl_ms};
+  attn_block **blocks = calloc(base->blocks > 0 ? base->blocks : 1, sizeof(attn_block *));
+  parts.tags = base->count > base->blocks ? row_tags_create() : NULL;
+  bool made = blocks && (parts.tags || base->count == base->blocks);
+  if (!made) no_memory(loading);
+  made = made && read_parts(loading, blocks, parts.tags);
+  if (made && attn_snapshot_assemble(&parts.snapshot, base->empty, blocks, base->blocks) != ATTN_OK)
+    made = no_memory(loading);
+  if (made && parts.tags && row_tags_rows(parts.tags) != attn_snapshot_rows(parts.snapshot))
+    made = damaged(loading, "the ids of its rows");
+  if (made) {
+    loading->state.memory = memory_create(&parts);
+    made = loading->state.memory || no_memory(loading);
+  }
+  for (size_t i = 0; blocks && i < base->blocks; i++)
+    attn_block_free(blocks[i]);
+  free(blocks);
+  attn_snapshot_free(parts.snapshot);
+  row_tags_free(parts.tags);
+  return made;
+}
+
+/* Appended rows are gathered here as well, or a log of many small appends would
+ * copy the last block for each of them. */
+static bool replay(void *context, int64_t version, const void *data, size_t size) {
+  struct loading *loading = context;
+  struct head_state *state = &loading->state;
+  struct change change;
+  if (!change_decode(&change, attn_snapshot_key_dim(loading->base.empty),
+                     attn_snapshot_value_dim(loading->base.empty), data, size))
+    return damaged(loading, "a change");
+  bool kept = !change.receipt.key || receipts_add(&loading->head->receipts, &change.receipt);
+  state->change_bytes += size;
+  const attn_status status =
+      kept ? head_replay(loading->head, state, &change, version) : ATTN_NO_MEMORY;
+  change_clear(&change);
+  if (status == ATTN_NO_MEMORY) return no_memory(loading);
+  return status == ATTN_OK || damaged(loading, "a change");
+}
+
+static bool read_changes(struct loading *loading) {
+  const enum store_status status =
+      store_read_changes(loading->store, loading->stored->id, replay, loading);
+  if (status == STORE_NO_MEMORY) return no_memory(loading);
+  if (status != STORE_OK) return damaged(loading, "a change");
+  if (loading->damage || loading->short_of_memory) return false;
+  if (head_replay(loading->head, &loading->state, NULL, loading->state.version) != ATTN_OK)
+    return no_memory(loading);
+  return loading->state.version == loading->stored->version ||
+         damaged(loading, "the newest of its changes");
+}
+
+/* In the place of a memory that can't be read. */
+static struct memory *placeholder(const struct loading *loading) {
+  char reason[256];
+  snprintf(reason, sizeof reason, "the store can't read %s of the memory \"%s\": it is damaged",
+           loading->damage, loading->stored->name);
+  struct memory parts = {
+      .name = loading->stored->name, .version = loading->stored->version, .damaged = reason};
+  struct memory *made = NULL;
+  if (attn_snapshot_create(&parts.snapshot, 1, 1) == ATTN_OK &&
+      attn_score_create(&parts.score, "dot", NULL, 0, NULL) == ATTN_OK &&
+      attn_normalization_create(&parts.normalization, "softmax", NULL, 0, NULL) == ATTN_OK)
+    made = memory_create(&parts);
+  attn_snapshot_free(parts.snapshot);
+  attn_score_free(parts.score);
+  attn_normalization_free(parts.normalization);
+  return made;
+}
+
+bool load_head(struct head *head, struct store *store, const struct store_memory *stored,
+               struct budget *budget) {
+  struct loading loading = {.head = head, .store = store, .stored = stored};
+  struct head_state *state = &loading.state;
+  state->place = (struct kept_place){.store = store, .id = stored->id, .next_chunk = 1};
+  bool read = read_base(&loading) && assemble(&loading);
+  if (read) {
+    head->receipts = loading.base.receipts;
+    loading.base.receipts = (struct receipts){.count = 0};
+    state->version = state->base_version = stored->base_version;
+    for (size_t i = 0; i < loading.base.count; i++)
+      if (loading.base.chunks[i] >= state->place.next_chunk)
+        state->place.next_chunk = loading.base.chunks[i] + 1;
+    state->kept = kept_create(state->memory);
+    state->kept_of = memory_ref(state->memory);
+    if (state->kept) kept_take_over(state->kept, loading.base.chunks, loading.base.count);
+    read = (state->kept || no_memory(&loading)) && read_changes(&loading);
+  }
+  kept_base_clear(&loading.base);
+  if (!read && !loading.short_of_memory) {
+    head_discard(head, state);
+    state->place = (struct kept_place){.store = store, .id = stored->id, .next_chunk = 1};
+    state->version = stored->version;
+    state->memory = placeholder(&loading);
+    read = state->memory != NULL;
+  }
+  if (read)
+    head_adopt(head, state, budget);
+  else
+    head_discard(head, state);
+  return read;
+}
