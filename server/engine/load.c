@@ -10,11 +10,11 @@
 #include <string.h>
 
 struct loading {
-  struct head *head;
+  struct tip *tip;
   struct store *store;
   const struct store_memory *stored;
   struct kept_base base;
-  struct head_state state;
+  struct tip_state state;
   bool short_of_memory;
   const char *damage; /* what can't be read */
 };
@@ -101,15 +101,15 @@ static bool assemble(struct loading *loading) {
  * copy the last block for each of them. */
 static bool replay(void *context, int64_t version, const void *data, size_t size) {
   struct loading *loading = context;
-  struct head_state *state = &loading->state;
+  struct tip_state *state = &loading->state;
   struct change change;
   if (!change_decode(&change, attn_snapshot_key_dim(loading->base.empty),
                      attn_snapshot_value_dim(loading->base.empty), data, size))
     return damaged(loading, "a change");
-  bool kept = !change.receipt.key || receipts_add(&loading->head->receipts, &change.receipt);
+  bool kept = !change.receipt.key || receipts_add(&loading->tip->receipts, &change.receipt);
   state->change_bytes += size;
   const attn_status status =
-      kept ? head_replay(loading->head, state, &change, version) : ATTN_NO_MEMORY;
+      kept ? tip_replay(loading->tip, state, &change, version) : ATTN_NO_MEMORY;
   change_clear(&change);
   if (status == ATTN_NO_MEMORY) return no_memory(loading);
   return status == ATTN_OK || damaged(loading, "a change");
@@ -121,7 +121,7 @@ static bool read_changes(struct loading *loading) {
   if (status == STORE_NO_MEMORY) return no_memory(loading);
   if (status != STORE_OK) return damaged(loading, "a change");
   if (loading->damage || loading->short_of_memory) return false;
-  if (head_replay(loading->head, &loading->state, NULL, loading->state.version) != ATTN_OK)
+  if (tip_replay(loading->tip, &loading->state, NULL, loading->state.version) != ATTN_OK)
     return no_memory(loading);
   return loading->state.version == loading->stored->version ||
          damaged(loading, "the newest of its changes");
@@ -145,14 +145,14 @@ static struct memory *placeholder(const struct loading *loading) {
   return made;
 }
 
-bool load_head(struct head *head, struct store *store, const struct store_memory *stored,
-               struct budget *budget) {
-  struct loading loading = {.head = head, .store = store, .stored = stored};
-  struct head_state *state = &loading.state;
+bool load_tip(struct tip *tip, struct store *store, const struct store_memory *stored,
+              struct budget *budget) {
+  struct loading loading = {.tip = tip, .store = store, .stored = stored};
+  struct tip_state *state = &loading.state;
   state->place = (struct kept_place){.store = store, .id = stored->id, .next_chunk = 1};
   bool read = read_base(&loading) && assemble(&loading);
   if (read) {
-    head->receipts = loading.base.receipts;
+    tip->receipts = loading.base.receipts;
     loading.base.receipts = (struct receipts){.count = 0};
     state->version = state->base_version = stored->base_version;
     for (size_t i = 0; i < loading.base.count; i++)
@@ -165,15 +165,15 @@ bool load_head(struct head *head, struct store *store, const struct store_memory
   }
   kept_base_clear(&loading.base);
   if (!read && !loading.short_of_memory) {
-    head_discard(head, state);
+    tip_discard(tip, state);
     state->place = (struct kept_place){.store = store, .id = stored->id, .next_chunk = 1};
     state->version = stored->version;
     state->memory = placeholder(&loading);
     read = state->memory != NULL;
   }
   if (read)
-    head_adopt(head, state, budget);
+    tip_adopt(tip, state, budget);
   else
-    head_discard(head, state);
+    tip_discard(tip, state);
   return read;
 }

@@ -2,12 +2,12 @@
 #ifndef ENGINE_LOAD_H
 #define ENGINE_LOAD_H
 
-#include "engine/head.h"
+#include "engine/tip.h"
 
-/* Reads one memory as it was committed last, into a head that has just been
+/* Reads one memory as it was committed last, into a tip that has just been
  * made. A memory that is damaged is adopted as such: it has a name, a version
  * and the reason. False: no memory. */
-bool load_head(struct head *head, struct store *store, const struct store_memory *stored,
-               struct budget *budget);
+bool load_tip(struct tip *tip, struct store *store, const struct store_memory *stored,
+              struct budget *budget);
 
 #endif

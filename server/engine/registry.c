@@ -21,9 +21,8 @@
  * counts alone (the race above).
  *
  * Owners: `table` and `phase` are written by the holder of `writers` alone.
- * There is no other lock in here. `floor` is the largest version that a deleted
- * memory had: one that is created again starts above it, so that no version of
- * a name is ever seen twice. */
+ * There is no other lock in here. Versions are the maker's business
+ * (engine/writer.c). */
 #include "engine/registry.h"
 
 #include <pthread.h>
@@ -42,7 +41,6 @@ struct registry {
   atomic_uint phase;
   atomic_size_t readers[2];
   pthread_mutex_t writers;
-  int64_t floor;
 };
 
 /* ---- Readers ---- */
@@ -141,66 +139,31 @@ static struct table *table_with(const struct table *old, size_t place, size_t re
   return made;
 }
 
-static bool allowed(const struct registry_condition *condition, int64_t version) {
-  return !condition || condition->holds(condition->context, version);
-}
-
 static void publish(struct registry *registry, struct table *table) {
   struct table *old = atomic_exchange(&registry->table, table);
   wait_for_readers(registry);
   free(old);
 }
 
-enum registry_result registry_put(struct registry *registry, struct memory *memory,
-                                  const struct registry_condition *condition) {
-  pthread_mutex_lock(&registry->writers);
-  const struct table *table = atomic_load(&registry->table);
-  size_t place;
-  struct memory *old = find(table, memory->name, &place) ? table->memories[place] : NULL;
-  enum registry_result result = old ? REGISTRY_REPLACED : REGISTRY_CREATED;
-  if (!allowed(condition, old ? old->version : 0)) {
-    result = REGISTRY_REFUSED;
-    old = NULL;
-  } else {
-    struct table *made = table_with(table, place, old != NULL, memory);
-    if (made) {
-      memory->version = (old ? old->version : registry->floor) + 1;
-      publish(registry, made);
-    } else {
-      result = REGISTRY_NO_MEMORY;
-      old = NULL;
-    }
-  }
-  pthread_mutex_unlock(&registry->writers);
-  memory_free(old);
-  return result;
-}
-
-enum registry_result registry_delete(struct registry *registry, const char *name,
-                                     const struct registry_condition *condition) {
+/* The old version is freed outside of the lock: it may give gigabytes back. */
+static bool change(struct registry *registry, const char *name, struct memory *memory) {
   pthread_mutex_lock(&registry->writers);
   const struct table *table = atomic_load(&registry->table);
   size_t place;
   struct memory *old = find(table, name, &place) ? table->memories[place] : NULL;
-  enum registry_result result = REGISTRY_DELETED;
-  if (!old) {
-    result = REGISTRY_ABSENT;
-  } else if (!allowed(condition, old->version)) {
-    result = REGISTRY_REFUSED;
-    old = NULL;
-  } else {
-    struct table *made = table_with(table, place, 1, NULL);
-    if (made) {
-      if (old->version > registry->floor) registry->floor = old->version;
-      publish(registry, made);
-    } else {
-      result = REGISTRY_NO_MEMORY;
-      old = NULL;
-    }
-  }
+  struct table *made = old || memory ? table_with(table, place, old != NULL, memory) : NULL;
+  if (made) publish(registry, made);
   pthread_mutex_unlock(&registry->writers);
-  memory_free(old); /* outside: it may give gigabytes back */
-  return result;
+  if (made) memory_free(old);
+  return made != NULL || (!old && !memory);
+}
+
+bool registry_put(struct registry *registry, struct memory *memory) {
+  return change(registry, memory->name, memory);
+}
+
+bool registry_remove(struct registry *registry, const char *name) {
+  return change(registry, name, NULL);
 }
 
 /* ---- Life ---- */

@@ -10,7 +10,7 @@
  * memory once: before anything else is done to it, and at the end of the batch.
  * lib/edit.c promises that this gives the same blocks as doing it one by one,
  * which is what a restart does. */
-#include "engine/head.h"
+#include "engine/tip.h"
 
 #include <inttypes.h>
 #include <math.h>
@@ -26,45 +26,45 @@ enum { LARGE_CHANGE = 4 << 20 };
  * that many comparisons. */
 enum { MOST_COMPARISONS = 1 << 20 };
 
-struct head *head_create(const char *name) {
-  struct head *head = calloc(1, sizeof *head);
-  if (!head) return NULL;
-  strncpy(head->name, name, sizeof head->name - 1);
-  buffer_init(&head->gathered.keys, 0);
-  buffer_init(&head->gathered.values, 0);
-  buffer_init(&head->gathered.expiries, 0);
-  return head;
+struct tip *tip_create(const char *name) {
+  struct tip *tip = calloc(1, sizeof *tip);
+  if (!tip) return NULL;
+  strncpy(tip->name, name, sizeof tip->name - 1);
+  buffer_init(&tip->gathered.keys, 0);
+  buffer_init(&tip->gathered.values, 0);
+  buffer_init(&tip->gathered.expiries, 0);
+  return tip;
 }
 
-static void state_clear(struct head_state *state, const struct head_state *except) {
+static void state_clear(struct tip_state *state, const struct tip_state *except) {
   if (state->kept != except->kept) kept_free(state->kept);
   memory_free(state->memory);
   memory_free(state->kept_of);
-  *state = (struct head_state){.memory = NULL};
+  *state = (struct tip_state){.memory = NULL};
 }
 
 /* `now` as another holder of what is published. */
-static void start_from_published(struct head *head) {
-  head->now = head->published;
-  memory_ref(head->now.memory);
-  memory_ref(head->now.kept_of);
+static void start_from_published(struct tip *tip) {
+  tip->now = tip->published;
+  memory_ref(tip->now.memory);
+  memory_ref(tip->now.kept_of);
 }
 
-void head_free(struct head *head) {
-  if (!head) return;
-  state_clear(&head->now, &head->published);
-  state_clear(&head->published, &(struct head_state){.kept = NULL});
-  buffer_free(&head->gathered.keys);
-  buffer_free(&head->gathered.values);
-  buffer_free(&head->gathered.expiries);
-  id_list_free(head->gathered.ids);
-  receipts_clear(&head->receipts);
-  free(head);
+void tip_free(struct tip *tip) {
+  if (!tip) return;
+  state_clear(&tip->now, &tip->published);
+  state_clear(&tip->published, &(struct tip_state){.kept = NULL});
+  buffer_free(&tip->gathered.keys);
+  buffer_free(&tip->gathered.values);
+  buffer_free(&tip->gathered.expiries);
+  id_list_free(tip->gathered.ids);
+  receipts_clear(&tip->receipts);
+  free(tip);
 }
 
 /* Lets the numbers of what is stored follow the memory. `shared` is somebody
  * else's. */
-static void follow(struct head_state *state, const struct kept *shared) {
+static void follow(struct tip_state *state, const struct kept *shared) {
   if (!state->kept || state->kept_of == state->memory) return;
   struct kept *followed = kept_follow(state->kept, state->memory);
   if (state->kept != shared) kept_free(state->kept);
@@ -73,14 +73,14 @@ static void follow(struct head_state *state, const struct kept *shared) {
   state->kept_of = followed ? memory_ref(state->memory) : NULL;
 }
 
-void head_adopt(struct head *head, const struct head_state *state, struct budget *budget) {
-  head->published = *state;
-  head->published.charged = memory_bytes(state->memory);
-  budget_correct(budget, 0, head->published.charged);
-  receipts_trim(&head->receipts);
-  head->published.receipt_count = head->receipts.count;
-  follow(&head->published, NULL);
-  start_from_published(head);
+void tip_adopt(struct tip *tip, const struct tip_state *state, struct budget *budget) {
+  tip->published = *state;
+  tip->published.charged = memory_bytes(state->memory);
+  budget_correct(budget, 0, tip->published.charged);
+  receipts_trim(&tip->receipts);
+  tip->published.receipt_count = tip->receipts.count;
+  follow(&tip->published, NULL);
+  start_from_published(tip);
 }
 
 /* ---- The end of a batch ---- */
@@ -95,50 +95,50 @@ static void drop_gathered(struct gathered *gathered) {
   gathered->expire = false;
 }
 
-void head_commit(struct head *head, struct budget *budget) {
-  struct head_state *now = &head->now;
+void tip_commit(struct tip *tip, struct budget *budget) {
+  struct tip_state *now = &tip->now;
   if (now->kept) kept_settle(now->kept);
   now->charged = now->memory ? memory_bytes(now->memory) : 0;
-  if (now->memory) follow(now, head->published.kept);
+  if (now->memory) follow(now, tip->published.kept);
   if (!now->memory) {
-    if (now->kept != head->published.kept) kept_free(now->kept);
+    if (now->kept != tip->published.kept) kept_free(now->kept);
     now->kept = NULL;
     memory_free(now->kept_of);
     now->kept_of = NULL;
-    receipts_clear(&head->receipts);
+    receipts_clear(&tip->receipts);
   }
-  budget_correct(budget, head->published.charged + head->reserved, now->charged);
-  head->reserved = 0;
-  receipts_trim(&head->receipts);
-  now->receipt_count = head->receipts.count;
-  const struct head_state kept = *now;
-  state_clear(&head->published, &kept);
-  head->published = kept;
-  start_from_published(head);
-  head->touched = false;
+  budget_correct(budget, tip->published.charged + tip->reserved, now->charged);
+  tip->reserved = 0;
+  receipts_trim(&tip->receipts);
+  now->receipt_count = tip->receipts.count;
+  const struct tip_state kept = *now;
+  state_clear(&tip->published, &kept);
+  tip->published = kept;
+  start_from_published(tip);
+  tip->touched = false;
 }
 
-void head_forget(struct head *head, struct budget *budget) {
-  drop_gathered(&head->gathered);
-  receipts_shorten(&head->receipts, head->published.receipt_count);
-  budget_give(budget, head->reserved);
-  head->reserved = 0;
-  state_clear(&head->now, &head->published);
-  if (head->published.kept) kept_forget(head->published.kept);
-  start_from_published(head);
-  head->touched = false;
+void tip_forget(struct tip *tip, struct budget *budget) {
+  drop_gathered(&tip->gathered);
+  receipts_shorten(&tip->receipts, tip->published.receipt_count);
+  budget_give(budget, tip->reserved);
+  tip->reserved = 0;
+  state_clear(&tip->now, &tip->published);
+  if (tip->published.kept) kept_forget(tip->published.kept);
+  start_from_published(tip);
+  tip->touched = false;
 }
 
-void head_folded(struct head *head, const struct kept *kept, int64_t version, size_t change_bytes) {
-  struct head_state *state = &head->published;
-  state_clear(&head->now, state);
+void tip_folded(struct tip *tip, const struct kept *kept, int64_t version, size_t change_bytes) {
+  struct tip_state *state = &tip->published;
+  state_clear(&tip->now, state);
   kept_free(state->kept);
   state->kept = kept_follow(kept, state->memory);
   memory_free(state->kept_of);
   state->kept_of = state->kept ? memory_ref(state->memory) : NULL;
   state->change_bytes -= change_bytes;
   state->base_version = version;
-  start_from_published(head);
+  start_from_published(tip);
 }
 
 /* ---- Helpers of the writes ---- */
@@ -155,72 +155,72 @@ static bool fail_status(struct write *write, attn_status status) {
 }
 
 /* The store's refusal ends the batch; the write is told then. */
-static bool stored(struct head_context *context, enum store_status status) {
+static bool stored(struct tip_context *context, enum store_status status) {
   if (status != STORE_OK) context->status = status;
   return status == STORE_OK;
 }
 
-static bool short_of_memory(struct head_context *context) {
+static bool short_of_memory(struct tip_context *context) {
   context->status = STORE_NO_MEMORY;
   return false;
 }
 
-static bool check_allowed(const struct head *head, struct write *write) {
-  const int64_t version = head->now.memory ? head->now.version : 0;
+static bool check_allowed(const struct tip *tip, struct write *write) {
+  const int64_t version = tip->now.memory ? tip->now.version : 0;
   if (!write->allowed || write->allowed(write->context, version)) return true;
   write->failed = true;
   if (version == 0)
     return problem_set(&write->problem, PROBLEM_PRECONDITION_FAILED, "",
                        "there is no memory named \"%s\", which the request asks for; nothing was "
                        "changed",
-                       head->name);
+                       tip->name);
   return problem_set(&write->problem, PROBLEM_PRECONDITION_FAILED, "",
                      "the memory is at version %" PRId64
                      ", which the request does not allow; nothing was changed",
                      version);
 }
 
-static bool check_there(const struct head *head, struct write *write) {
-  if (!head->now.memory) {
+static bool check_there(const struct tip *tip, struct write *write) {
+  if (!tip->now.memory) {
     write->failed = true;
     return problem_set(&write->problem, PROBLEM_MEMORY_NOT_FOUND, "",
-                       "there is no memory named \"%s\"", head->name);
+                       "there is no memory named \"%s\"", tip->name);
   }
-  if (!head->now.memory->damaged) return true;
+  if (!tip->now.memory->damaged) return true;
   write->failed = true;
   return problem_set(&write->problem, PROBLEM_MEMORY_DAMAGED, "",
                      "%s; replace or delete the memory, or restore a backup",
-                     head->now.memory->damaged);
+                     tip->now.memory->damaged);
 }
 
-static size_t key_dim_of(const struct head *head) {
-  return attn_snapshot_key_dim(head->now.memory->snapshot);
+static size_t key_dim_of(const struct tip *tip) {
+  return attn_snapshot_key_dim(tip->now.memory->snapshot);
 }
-static size_t value_dim_of(const struct head *head) {
-  return attn_snapshot_value_dim(head->now.memory->snapshot);
+static size_t value_dim_of(const struct tip *tip) {
+  return attn_snapshot_value_dim(tip->now.memory->snapshot);
 }
-static size_t rows_of(const struct head *head) {
-  return attn_snapshot_rows(head->now.memory->snapshot) + head->gathered.rows;
+static size_t rows_of(const struct tip *tip) {
+  return attn_snapshot_rows(tip->now.memory->snapshot) + tip->gathered.rows;
 }
 
-static void step_to(struct head *head, struct memory *after) {
-  memory_free(head->now.memory);
-  head->now.memory = after;
+static void step_to(struct tip *tip, struct memory *after) {
+  memory_free(tip->now.memory);
+  tip->now.memory = after;
 }
 
 /* All as chunks, with a base of its own, in the transaction under way; what
  * `from` (NULL: nothing) says is stored already is not stored again. */
-static bool put_base(struct head *head, const struct kept *from, struct head_context *context) {
-  struct head_state *now = &head->now;
+static bool put_base(struct tip *tip, const struct kept *from, struct tip_context *context) {
+  struct tip_state *now = &tip->now;
   struct kept *kept = from ? kept_follow(from, now->memory) : kept_create(now->memory);
   if (!kept) return short_of_memory(context);
-  if (now->kept != head->published.kept) kept_free(now->kept);
+  if (now->kept != tip->published.kept) kept_free(now->kept);
   memory_free(now->kept_of);
   now->kept = kept;
   now->kept_of = memory_ref(now->memory);
   bool complete;
   if (!stored(context, kept_store(kept, &now->place, now->memory, SIZE_MAX, &complete)) ||
-      !stored(context, kept_put_base(kept, &now->place, now->memory, &head->receipts)))
+      !stored(context, kept_put_base(kept, &now->place, now->memory, &tip->receipts)))
     return false;
   now->change_bytes = 0;
   now->base_version = now->version;
@@ -228,49 +228,47 @@ static bool put_base(struct head *head, const struct kept *from, struct head_con
 }
 
 /* Writes the change down as the one that leads to now.version. */
-static bool put_change(struct head *head, const struct change *change,
-                       struct head_context *context) {
-  head->touched = true;
+static bool put_change(struct tip *tip, const struct change *change, struct tip_context *context) {
+  tip->touched = true;
   if (!context->store) return true;
   struct buffer bytes;
   buffer_init(&bytes, 0);
-  change_encode(change, key_dim_of(head), value_dim_of(head), &bytes);
+  change_encode(change, key_dim_of(tip), value_dim_of(tip), &bytes);
   const enum store_status status =
-      bytes.status == BUFFER_OK ? store_put_change(context->store, head->now.place.id,
-                                                   head->now.version, bytes.data, bytes.length)
+      bytes.status == BUFFER_OK ? store_put_change(context->store, tip->now.place.id,
+                                                   tip->now.version, bytes.data, bytes.length)
                                 : STORE_NO_MEMORY;
-  head->now.change_bytes += bytes.length;
+  tip->now.change_bytes += bytes.length;
   buffer_free(&bytes);
   return stored(context, status);
 }
 
-static size_t bytes_of(const struct head *head, const struct change *change) {
+static size_t bytes_of(const struct tip *tip, const struct change *change) {
   return (change->rows.added_count + change->rows.replaced_count) *
-         (key_dim_of(head) + value_dim_of(head)) * sizeof(float);
+         (key_dim_of(tip) + value_dim_of(tip)) * sizeof(float);
 }
 
 /* Applies the change as the next version, and stores it. */
-static bool make_change(struct head *head, const struct change *change,
-                        struct head_context *context) {
+static bool make_change(struct tip *tip, const struct change *change, struct tip_context *context) {
   struct memory *after;
-  if (!head_gather_in(head)) return short_of_memory(context);
-  if (change_apply(&after, head->now.memory, change, head->now.version + 1) != ATTN_OK)
+  if (!tip_gather_in(tip)) return short_of_memory(context);
+  if (change_apply(&after, tip->now.memory, change, tip->now.version + 1) != ATTN_OK)
     return short_of_memory(context);
-  head->now.version++;
-  if (context->store && bytes_of(head, change) > LARGE_CHANGE) {
-    step_to(head, after);
-    head->touched = true;
-    return put_base(head, head->now.kept, context);
+  tip->now.version++;
+  if (context->store && bytes_of(tip, change) > LARGE_CHANGE) {
+    step_to(tip, after);
+    tip->touched = true;
+    return put_base(tip, tip->now.kept, context);
   }
-  const bool put = put_change(head, change, context);
-  step_to(head, after);
+  const bool put = put_change(tip, change, context);
+  step_to(tip, after);
   return put;
 }
 
 /* ---- Rows ---- */
 
-bool head_gather_in(struct head *head) {
-  struct gathered *gathered = &head->gathered;
+bool tip_gather_in(struct tip *tip) {
+  struct gathered *gathered = &tip->gathered;
   if (gathered->rows == 0) return true;
   struct memory *after = NULL;
   const struct change change = {
@@ -280,10 +278,9 @@ bool head_gather_in(struct head *head) {
       .added_ids = gathered->ids,
       .added_expiries =
           gathered->expire ? (const int64_t *)(const void *)gathered->expiries.data : NULL};
-  const bool applied =
-      change_apply(&after, head->now.memory, &change, head->now.version) == ATTN_OK;
+  const bool applied = change_apply(&after, tip->now.memory, &change, tip->now.version) == ATTN_OK;
   drop_gathered(gathered);
-  if (applied) step_to(head, after);
+  if (applied) step_to(tip, after);
   return applied;
 }
 
@@ -292,10 +289,9 @@ static const int64_t *times(const int64_t *expiries) {
   return expiries[0] == NEVER_EXPIRES ? NULL : expiries;
 }
 
-static bool gather(struct head *head, const struct write *write, const int64_t *expiries) {
-  struct gathered *gathered = &head->gathered;
-  if (gathered->rows > 0 && (gathered->ids != NULL) != (write->ids != NULL) &&
-      !head_gather_in(head))
+static bool gather(struct tip *tip, const struct write *write, const int64_t *expiries) {
+  struct gathered *gathered = &tip->gathered;
+  if (gathered->rows > 0 && (gathered->ids != NULL) != (write->ids != NULL) && !tip_gather_in(tip))
     return false;
   if (write->ids && !gathered->ids) gathered->ids = id_list_create();
   bool kept = !write->ids || gathered->ids;
@@ -348,9 +344,9 @@ static bool check_range(const float *numbers, size_t rows, size_t dim, double la
   return true;
 }
 
-static bool check_rows(const struct head *head, struct write *write,
-                       const struct head_context *context) {
-  const size_t key_dim = key_dim_of(head), value_dim = value_dim_of(head);
+static bool check_rows(const struct tip *tip, struct write *write,
+                       const struct tip_context *context) {
+  const size_t key_dim = key_dim_of(tip), value_dim = value_dim_of(tip);
   char detail[PROBLEM_DETAIL_MAX];
   if (write->key_dim != key_dim) {
     snprintf(detail, sizeof detail, "row 0 has %zu components, the memory's keys have %zu",
@@ -362,14 +358,14 @@ static bool check_rows(const struct head *head, struct write *write,
              write->value_dim, value_dim);
     return fail(write, PROBLEM_SHAPE_MISMATCH, "/values/0", detail);
   }
-  if (write->rows > context->max_rows || rows_of(head) > context->max_rows - write->rows) {
+  if (write->rows > context->max_rows || rows_of(tip) > context->max_rows - write->rows) {
     snprintf(detail, sizeof detail,
-             "the memory has %zu rows; %zu more would be beyond the limit of %zu", rows_of(head),
+             "the memory has %zu rows; %zu more would be beyond the limit of %zu", rows_of(tip),
              write->rows, context->max_rows);
     return fail(write, PROBLEM_LIMIT_EXCEEDED, "", detail);
   }
   const double largest =
-      attn_dtype_info_at((size_t)attn_snapshot_dtype(head->now.memory->snapshot))->largest;
+      attn_dtype_info_at((size_t)attn_snapshot_dtype(tip->now.memory->snapshot))->largest;
   return check_range(write->keys, write->rows, key_dim, largest, "keys", write) &&
          check_range(write->values, write->rows, value_dim, largest, "values", write);
 }
@@ -447,18 +443,18 @@ static bool upsert_arrange(struct upsert *upsert, const struct write *write,
   return arranged;
 }
 
-static void answer_rows(const struct head *head, struct write *write, size_t updated) {
-  write->version = head->now.version;
-  write->total = rows_of(head);
+static void answer_rows(const struct tip *tip, struct write *write, size_t updated) {
+  write->version = tip->now.version;
+  write->total = rows_of(tip);
   write->updated = updated;
   write->inserted = write->rows - updated;
 }
 
 /* The same append again: answered as it was. True where that is so, or where the
  * key was used for something else. */
-static bool answer_again(const struct head *head, struct write *write) {
+static bool answer_again(const struct tip *tip, struct write *write) {
   const struct append_receipt *receipt =
-      write->idempotency_key ? receipts_find(&head->receipts, write->idempotency_key) : NULL;
+      write->idempotency_key ? receipts_find(&tip->receipts, write->idempotency_key) : NULL;
   if (!receipt) return false;
   if (receipt->fingerprint != write->fingerprint) {
     fail(write, PROBLEM_KEY_REUSED, "",
@@ -473,36 +469,36 @@ static bool answer_again(const struct head *head, struct write *write) {
 }
 
 /* What goes into the change's record is what a repetition will be told. */
-static bool keep_receipt(struct head *head, const struct write *write, size_t updated,
+static bool keep_receipt(struct tip *tip, const struct write *write, size_t updated,
                          struct append_receipt *receipt) {
   *receipt = (struct append_receipt){.key = (char *)(uintptr_t)write->idempotency_key,
                                      .fingerprint = write->fingerprint,
-                                     .version = head->now.version + 1,
-                                     .rows = rows_of(head) + write->rows - updated,
+                                     .version = tip->now.version + 1,
+                                     .rows = rows_of(tip) + write->rows - updated,
                                      .inserted = write->rows - updated,
                                      .updated = updated};
-  return !receipt->key || receipts_add(&head->receipts, receipt);
+  return !receipt->key || receipts_add(&tip->receipts, receipt);
 }
 
-static bool append(struct head *head, struct write *write, const int64_t *expiries,
-                   struct head_context *context) {
+static bool append(struct tip *tip, struct write *write, const int64_t *expiries,
+                   struct tip_context *context) {
   struct change change = {.rows = {.added_keys = write->keys,
                                    .added_values = write->values,
                                    .added_count = write->rows},
                           .added_ids = write->ids,
                           .added_expiries = times(expiries)};
-  if (!keep_receipt(head, write, 0, &change.receipt)) return short_of_memory(context);
-  if (bytes_of(head, &change) > LARGE_CHANGE) return make_change(head, &change, context);
-  if (!gather(head, write, times(expiries))) return short_of_memory(context);
-  head->now.version++;
-  return put_change(head, &change, context);
+  if (!keep_receipt(tip, write, 0, &change.receipt)) return short_of_memory(context);
+  if (bytes_of(tip, &change) > LARGE_CHANGE) return make_change(tip, &change, context);
+  if (!gather(tip, write, times(expiries))) return short_of_memory(context);
+  tip->now.version++;
+  return put_change(tip, &change, context);
 }
 
-static bool upsert(struct head *head, struct write *write, const int64_t *expiries,
-                   struct head_context *context) {
+static bool upsert(struct tip *tip, struct write *write, const int64_t *expiries,
+                   struct tip_context *context) {
   struct upsert upsert = {.rows = malloc(write->rows * sizeof *upsert.rows)};
-  if (!upsert.rows || (meets_gathered(&head->gathered, write->ids) && !head_gather_in(head)) ||
-      !row_tags_find(head->now.memory->tags, write->ids, upsert.rows)) {
+  if (!upsert.rows || (meets_gathered(&tip->gathered, write->ids) && !tip_gather_in(tip)) ||
+      !row_tags_find(tip->now.memory->tags, write->ids, upsert.rows)) {
     free(upsert.rows);
     return short_of_memory(context);
   }
@@ -511,20 +507,20 @@ static bool upsert(struct head *head, struct write *write, const int64_t *expiri
     updated += upsert.rows[i] != SIZE_MAX;
   bool done;
   if (updated == 0)
-    done = append(head, write, expiries, context);
+    done = append(tip, write, expiries, context);
   else
-    done = (head_gather_in(head) && upsert_arrange(&upsert, write, expiries) &&
-            keep_receipt(head, write, updated, &upsert.change.receipt)) ||
+    done = (tip_gather_in(tip) && upsert_arrange(&upsert, write, expiries) &&
+            keep_receipt(tip, write, updated, &upsert.change.receipt)) ||
            short_of_memory(context);
-  if (done && updated > 0) done = make_change(head, &upsert.change, context);
+  if (done && updated > 0) done = make_change(tip, &upsert.change, context);
   upsert_free(&upsert);
-  if (done) answer_rows(head, write, updated);
+  if (done) answer_rows(tip, write, updated);
   return done;
 }
 
-void head_rows(struct head *head, struct write *write, struct head_context *context) {
-  if (!check_there(head, write) || answer_again(head, write) || !check_allowed(head, write) ||
-      !check_rows(head, write, context))
+void tip_rows(struct tip *tip, struct write *write, struct tip_context *context) {
+  if (!check_there(tip, write) || answer_again(tip, write) || !check_allowed(tip, write) ||
+      !check_rows(tip, write, context))
     return;
   const size_t estimate =
       write->rows * ((write->key_dim + write->value_dim) * sizeof(float) + sizeof(double));
@@ -532,8 +528,8 @@ void head_rows(struct head *head, struct write *write, struct head_context *cont
     write->failed = true;
     return;
   }
-  head->reserved += estimate;
-  const int64_t ttl = write->has_ttl ? write->ttl_ms : head->now.memory->ttl_ms;
+  tip->reserved += estimate;
+  const int64_t ttl = write->has_ttl ? write->ttl_ms : tip->now.memory->ttl_ms;
   int64_t *expiries = malloc(write->rows * sizeof *expiries);
   if (!expiries) {
     short_of_memory(context);
@@ -542,9 +538,9 @@ void head_rows(struct head *head, struct write *write, struct head_context *cont
   for (size_t i = 0; i < write->rows; i++)
     expiries[i] = ttl > 0 ? context->wall_ms + ttl : NEVER_EXPIRES;
   if (write->ids)
-    upsert(head, write, expiries, context);
-  else if (append(head, write, expiries, context))
-    answer_rows(head, write, 0);
+    upsert(tip, write, expiries, context);
+  else if (append(tip, write, expiries, context))
+    answer_rows(tip, write, 0);
   free(expiries);
 }
 
@@ -553,11 +549,11 @@ static int by_size(const void *a, const void *b) {
   return x < y ? -1 : x > y;
 }
 
-void head_remove(struct head *head, struct write *write, struct head_context *context) {
-  if (!check_there(head, write) || !check_allowed(head, write)) return;
+void tip_remove(struct tip *tip, struct write *write, struct tip_context *context) {
+  if (!check_there(tip, write) || !check_allowed(tip, write)) return;
   const size_t count = id_list_count(write->ids);
   size_t *rows = malloc(count * sizeof *rows), found = 0;
-  if (!rows || !head_gather_in(head) || !row_tags_find(head->now.memory->tags, write->ids, rows)) {
+  if (!rows || !tip_gather_in(tip) || !row_tags_find(tip->now.memory->tags, write->ids, rows)) {
     free(rows);
     short_of_memory(context);
     return;
@@ -566,93 +562,93 @@ void head_remove(struct head *head, struct write *write, struct head_context *co
     if (rows[i] != SIZE_MAX) rows[found++] = rows[i];
   qsort(rows, found, sizeof *rows, by_size);
   const struct change change = {.rows = {.removed = rows, .removed_count = found}};
-  if (found == 0 || make_change(head, &change, context)) {
-    write->version = head->now.version;
-    write->total = rows_of(head);
+  if (found == 0 || make_change(tip, &change, context)) {
+    write->version = tip->now.version;
+    write->total = rows_of(tip);
     write->deleted = found;
   }
   free(rows);
 }
 
-void head_expire(struct head *head, struct head_context *context) {
+void tip_expire(struct tip *tip, struct tip_context *context) {
   size_t count;
-  if (!head_gather_in(head)) {
+  if (!tip_gather_in(tip)) {
     short_of_memory(context);
     return;
   }
-  size_t *rows = row_tags_expired(head->now.memory->tags, context->wall_ms, &count);
+  size_t *rows = row_tags_expired(tip->now.memory->tags, context->wall_ms, &count);
   const struct change change = {.rows = {.removed = rows, .removed_count = count}};
   if (!rows)
     short_of_memory(context);
   else if (count > 0)
-    make_change(head, &change, context);
+    make_change(tip, &change, context);
   free(rows);
 }
 
 /* ---- The memory as a whole ---- */
 
-void head_settle(struct head *head, struct write *write, struct head_context *context) {
-  if (!check_there(head, write) || !check_allowed(head, write)) return;
-  if (write->score && attn_score_query_dim(write->score, key_dim_of(head)) == 0) {
+void tip_settle(struct tip *tip, struct write *write, struct tip_context *context) {
+  if (!check_there(tip, write) || !check_allowed(tip, write)) return;
+  if (write->score && attn_score_query_dim(write->score, key_dim_of(tip)) == 0) {
     fail_status(write, ATTN_BAD_SHAPE);
     return;
   }
-  const struct memory *memory = head->now.memory;
+  const struct memory *memory = tip->now.memory;
   const struct change change = {.settles = true,
                                 .score = write->score ? write->score : memory->score,
                                 .normalization = write->normalization ? write->normalization
                                                                       : memory->normalization,
                                 .ttl_ms = write->has_ttl ? write->ttl_ms : memory->ttl_ms};
   const bool changes = write->score || write->normalization || write->has_ttl;
-  if (!head_gather_in(head)) {
+  if (!tip_gather_in(tip)) {
     short_of_memory(context);
     return;
   }
-  if (changes && !make_change(head, &change, context)) return;
-  write->version = head->now.version;
-  write->after = memory_ref(head->now.memory);
+  if (changes && !make_change(tip, &change, context)) return;
+  write->version = tip->now.version;
+  write->after = memory_ref(tip->now.memory);
 }
 
-void head_put(struct head *head, struct write *write, int64_t version, const struct staged *staged,
-              struct head_context *context) {
-  struct head_state *now = &head->now;
-  drop_gathered(&head->gathered);
+void tip_put(struct tip *tip, struct write *write, int64_t version, const struct staged *staged,
+             struct tip_context *context) {
+  struct tip_state *now = &tip->now;
+  drop_gathered(&tip->gathered);
   write->created = now->memory == NULL;
   write->version = version;
   if (context->store && now->memory &&
       !stored(context, store_drop_memory(context->store, now->place.id, now->version)))
     return;
-  head->touched = true;
+  tip->touched = true;
   write->memory->version = version;
-  if (now->kept != head->published.kept) kept_free(now->kept);
+  if (now->kept != tip->published.kept) kept_free(now->kept);
   memory_free(now->kept_of);
   memory_free(now->memory);
-  *now = (struct head_state){
+  *now = (struct tip_state){
       .memory = memory_ref(write->memory), .version = version, .place = staged->place};
   write->after = memory_ref(write->memory);
-  if (context->store) put_base(head, staged->kept, context);
+  if (context->store) put_base(tip, staged->kept, context);
 }
 
-void head_delete(struct head *head, struct head_context *context) {
-  struct head_state *now = &head->now;
-  drop_gathered(&head->gathered);
-  head->touched = true;
+void tip_delete(struct tip *tip, struct tip_context *context) {
+  struct tip_state *now = &tip->now;
+  drop_gathered(&tip->gathered);
+  tip->touched = true;
   if (context->store)
     stored(context, store_drop_memory(context->store, now->place.id, now->version));
-  if (now->kept != head->published.kept) kept_free(now->kept);
+  if (now->kept != tip->published.kept) kept_free(now->kept);
   memory_free(now->kept_of);
   memory_free(now->memory);
-  *now = (struct head_state){.version = now->version};
+  *now = (struct tip_state){.version = now->version};
 }
 
-bool head_check(const struct head *head, struct write *write) {
-  return check_allowed(head, write);
+bool tip_check(const struct tip *tip, struct write *write) {
+  return check_allowed(tip, write);
 }
 
 /* ---- Loading ---- */
 
-static void state_swap(struct head_state *a, struct head_state *b) {
-  const struct head_state kept = *a;
+static void state_swap(struct tip_state *a, struct tip_state *b) {
+  const struct tip_state kept = *a;
   *a = *b;
   *b = kept;
 }
@@ -662,32 +658,32 @@ static bool is_append(const struct change *change) {
          change->rows.removed_count + change->rows.replaced_count == 0;
 }
 
-attn_status head_replay(struct head *head, struct head_state *state, const struct change *change,
-                        int64_t version) {
+attn_status tip_replay(struct tip *tip, struct tip_state *state, const struct change *change,
+                       int64_t version) {
   attn_status status = ATTN_OK;
-  state_swap(&head->now, state);
+  state_swap(&tip->now, state);
   if (change && is_append(change)) {
     const struct write rows = {.keys = change->rows.added_keys,
                                .values = change->rows.added_values,
                                .rows = change->rows.added_count,
-                               .key_dim = key_dim_of(head),
-                               .value_dim = value_dim_of(head),
+                               .key_dim = key_dim_of(tip),
+                               .value_dim = value_dim_of(tip),
                                .ids = change->added_ids};
-    if (!gather(head, &rows, change->added_expiries)) status = ATTN_NO_MEMORY;
-  } else if (!head_gather_in(head)) {
+    if (!gather(tip, &rows, change->added_expiries)) status = ATTN_NO_MEMORY;
+  } else if (!tip_gather_in(tip)) {
     status = ATTN_NO_MEMORY;
   } else if (change) {
     struct memory *after;
-    status = change_apply(&after, head->now.memory, change, version);
-    if (status == ATTN_OK) step_to(head, after);
+    status = change_apply(&after, tip->now.memory, change, version);
+    if (status == ATTN_OK) step_to(tip, after);
   }
-  head->now.version = version;
-  state_swap(&head->now, state);
+  tip->now.version = version;
+  state_swap(&tip->now, state);
   return status;
 }
 
-void head_discard(struct head *head, struct head_state *state) {
-  drop_gathered(&head->gathered);
-  receipts_clear(&head->receipts);
-  state_clear(state, &(struct head_state){.kept = NULL});
+void tip_discard(struct tip *tip, struct tip_state *state) {
+  drop_gathered(&tip->gathered);
+  receipts_clear(&tip->receipts);
+  state_clear(state, &(struct tip_state){.kept = NULL});
 }

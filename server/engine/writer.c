@@ -1,7 +1,7 @@
 /* The writer's thread.
  *
  * Writes are submitted to a queue. The thread takes what is there, all of it,
- * applies write after write to the memories' heads and puts the records into one
+ * applies write after write to the memories' tips and puts the records into one
  * transaction: that is the group commit, and it needs no delay, because while
  * one transaction becomes durable the next batch gathers by itself. Then, in
  * this order: commit, publish the new versions, tell the askers. So nobody ever
@@ -28,7 +28,7 @@
  *
  * Owners: the queue, `ending`, `loading` and their conditions by `mutex`. The two
  * counts of loading are atomic.
- * All else, the heads, the store, the staging and the registry's contents, is the
+ * All else, the tips, the store, the staging and the registry's contents, is the
  * thread's alone. */
 #include "engine/writer.h"
 
@@ -55,7 +55,7 @@ enum { RETRY_MS = 20 };
 /* A memory that is being stored in slices: a new one's, or a fold's. */
 struct staging {
   struct write *write; /* NULL: a fold */
-  struct head *head;   /* of a fold; NULL once the memory is another one */
+  struct tip *tip;     /* of a fold; NULL once the memory is another one */
   struct memory *memory;
   struct staged staged;
   size_t change_bytes;  /* of a fold: what it makes superfluous */
@@ -77,44 +77,44 @@ struct writer {
   atomic_size_t loaded_memories, of_memories;
 
   /* the thread's */
-  struct head *heads;
+  struct tip *tips;
   size_t memory_count;
   int64_t floor; /* the largest version of a deleted memory */
   struct staging *staging;
   bool garbage;
 };
 
-/* ---- Heads ---- */
+/* ---- Tips ---- */
 
-static struct head *find_head(struct writer *writer, const char *name) {
-  struct head *head = writer->heads;
-  while (head && strcmp(head->name, name) != 0)
-    head = head->following;
-  return head;
+static struct tip *find_tip(struct writer *writer, const char *name) {
+  struct tip *tip = writer->tips;
+  while (tip && strcmp(tip->name, name) != 0)
+    tip = tip->following;
+  return tip;
 }
 
-static struct head *head_for(struct writer *writer, const char *name) {
-  struct head *head = find_head(writer, name);
-  if (head) return head;
-  head = head_create(name);
-  if (!head) return NULL;
-  head->following = writer->heads;
-  writer->heads = head;
-  return head;
+static struct tip *tip_for(struct writer *writer, const char *name) {
+  struct tip *tip = find_tip(writer, name);
+  if (tip) return tip;
+  tip = tip_create(name);
+  if (!tip) return NULL;
+  tip->following = writer->tips;
+  writer->tips = tip;
+  return tip;
 }
 
 /* Those of memories that are gone. */
-static void drop_empty_heads(struct writer *writer) {
-  for (struct head **at = &writer->heads; *at;) {
-    struct head *head = *at;
-    if (head->published.memory || head->touched) {
-      at = &head->following;
+static void drop_empty_tips(struct writer *writer) {
+  for (struct tip **at = &writer->tips; *at;) {
+    struct tip *tip = *at;
+    if (tip->published.memory || tip->touched) {
+      at = &tip->following;
       continue;
     }
     for (struct staging *s = writer->staging; s; s = s->following)
-      if (s->head == head) s->head = NULL;
-    *at = head->following;
-    head_free(head);
+      if (s->tip == tip) s->tip = NULL;
+    *at = tip->following;
+    tip_free(tip);
   }
 }
 
@@ -127,17 +127,17 @@ static void pause_ms(long ms) {
 
 /* What is durable has to be shown: where RAM is short it is tried until it
  * works. */
-static void publish(struct writer *writer, struct head *head) {
+static void publish(struct writer *writer, struct tip *tip) {
   struct registry *registry = writer->config.registry;
-  struct memory *memory = head->now.memory;
-  if (memory == head->published.memory) return;
+  struct memory *memory = tip->now.memory;
+  if (memory == tip->published.memory) return;
   if (memory)
     while (!registry_put(registry, memory_ref(memory))) {
       memory_free(memory);
       pause_ms(RETRY_MS);
     }
   else
-    while (!registry_remove(registry, head->name))
+    while (!registry_remove(registry, tip->name))
       pause_ms(RETRY_MS);
 }
 
@@ -162,18 +162,18 @@ static void fail_for_store(struct writer *writer, struct write *write, enum stor
 }
 
 static void apply_put(struct writer *writer, struct write *write, const struct staged *staged,
-                      struct head_context *context) {
-  struct head *head = head_for(writer, write->name);
-  if (!head) {
+                      struct tip_context *context) {
+  struct tip *tip = tip_for(writer, write->name);
+  if (!tip) {
     context->status = STORE_NO_MEMORY;
     return;
   }
-  const bool exists = head->now.memory != NULL;
+  const bool exists = tip->now.memory != NULL;
   if (exists && write->only_if_missing) {
     write->existed = true;
     return;
   }
-  if (!head_check(head, write)) return;
+  if (!tip_check(tip, write)) return;
   if (!exists && writer->memory_count >= writer->config.max_memories) {
     write->failed = true;
     problem_set(&write->problem, PROBLEM_TOO_MANY_MEMORIES, "",
@@ -186,27 +186,27 @@ static void apply_put(struct writer *writer, struct write *write, const struct s
     if (context->store) fresh.place.id = store_new_id(context->store);
     staged = &fresh;
   }
-  const int64_t version = (exists ? head->now.version : writer->floor) + 1;
-  head_put(head, write, version, staged, context);
+  const int64_t version = (exists ? tip->now.version : writer->floor) + 1;
+  tip_put(tip, write, version, staged, context);
   writer->memory_count += !exists;
 }
 
-static void apply_delete(struct writer *writer, struct write *write, struct head_context *context) {
-  struct head *head = find_head(writer, write->name);
-  if (!head || !head->now.memory) {
+static void apply_delete(struct writer *writer, struct write *write, struct tip_context *context) {
+  struct tip *tip = find_tip(writer, write->name);
+  if (!tip || !tip->now.memory) {
     write->failed = true;
     problem_set(&write->problem, PROBLEM_MEMORY_NOT_FOUND, "", "there is no memory named \"%s\"",
                 write->name);
     return;
   }
-  if (!head_check(head, write)) return;
-  if (head->now.version > writer->floor) writer->floor = head->now.version;
-  head_delete(head, context);
+  if (!tip_check(tip, write)) return;
+  if (tip->now.version > writer->floor) writer->floor = tip->now.version;
+  tip_delete(tip, context);
   writer->memory_count--;
 }
 
 static void apply(struct writer *writer, struct write *write, const struct staged *staged,
-                  struct head_context *context) {
+                  struct tip_context *context) {
   if (write->kind == WRITE_PUT) {
     apply_put(writer, write, staged, context);
     return;
@@ -215,37 +215,35 @@ static void apply(struct writer *writer, struct write *write, const struct stage
     apply_delete(writer, write, context);
     return;
   }
-  struct head *head = head_for(writer, write->name);
-  if (!head)
+  struct tip *tip = tip_for(writer, write->name);
+  if (!tip)
     context->status = STORE_NO_MEMORY;
   else if (write->kind == WRITE_ROWS)
-    head_rows(head, write, context);
+    tip_rows(tip, write, context);
   else if (write->kind == WRITE_REMOVAL)
-    head_remove(head, write, context);
+    tip_remove(tip, write, context);
   else
-    head_settle(head, write, context);
+    tip_settle(tip, write, context);
 }
 
-static void expire(struct writer *writer, struct head_context *context) {
-  for (struct head *head = writer->heads; head && context->status == STORE_OK;
-       head = head->following)
-    if (head->now.memory && head->now.memory->soonest <= context->wall_ms)
-      head_expire(head, context);
+static void expire(struct writer *writer, struct tip_context *context) {
+  for (struct tip *tip = writer->tips; tip && context->status == STORE_OK; tip = tip->following)
+    if (tip->now.memory && tip->now.memory->soonest <= context->wall_ms) tip_expire(tip, context);
 }
 
 /* The batch is durable, or has not happened. */
-static void settle_heads(struct writer *writer, bool durable) {
+static void settle_tips(struct writer *writer, bool durable) {
   writer->memory_count = 0;
-  for (struct head *head = writer->heads; head; head = head->following) {
-    if (head->touched && durable) {
-      publish(writer, head);
-      head_commit(head, writer->config.budget);
-    } else if (head->touched || head->reserved > 0) {
-      head_forget(head, writer->config.budget);
+  for (struct tip *tip = writer->tips; tip; tip = tip->following) {
+    if (tip->touched && durable) {
+      publish(writer, tip);
+      tip_commit(tip, writer->config.budget);
+    } else if (tip->touched || tip->reserved > 0) {
+      tip_forget(tip, writer->config.budget);
     }
-    writer->memory_count += head->published.memory != NULL;
+    writer->memory_count += tip->published.memory != NULL;
   }
-  drop_empty_heads(writer);
+  drop_empty_tips(writer);
 }
 
 /* A write that comes with what was staged for it is the only one of its batch. */
@@ -257,25 +255,24 @@ struct batch {
 
 static enum store_status run_batch(struct writer *writer, const struct batch *batch) {
   struct store *store = writer->config.store;
-  struct head_context context = {.store = store,
-                                 .budget = writer->config.budget,
-                                 .max_rows = writer->config.max_rows,
-                                 .wall_ms = clock_wall_ms(),
-                                 .status = store ? store_begin(store) : STORE_OK};
+  struct tip_context context = {.store = store,
+                                .budget = writer->config.budget,
+                                .max_rows = writer->config.max_rows,
+                                .wall_ms = clock_wall_ms(),
+                                .status = store ? store_begin(store) : STORE_OK};
   const int64_t floor = writer->floor;
   if (batch->expire && context.status == STORE_OK) expire(writer, &context);
   for (struct write *write = batch->first; write && context.status == STORE_OK;
        write = write->following)
     apply(writer, write, batch->staged, &context);
-  for (struct head *head = writer->heads; head && context.status == STORE_OK;
-       head = head->following)
-    if (head->gathered.rows > 0 && !head_gather_in(head)) context.status = STORE_NO_MEMORY;
+  for (struct tip *tip = writer->tips; tip && context.status == STORE_OK; tip = tip->following)
+    if (tip->gathered.rows > 0 && !tip_gather_in(tip)) context.status = STORE_NO_MEMORY;
   if (store && context.status == STORE_OK)
     context.status = store_commit(store);
   else if (store)
     store_rollback(store);
   if (context.status != STORE_OK) writer->floor = floor;
-  settle_heads(writer, context.status == STORE_OK);
+  settle_tips(writer, context.status == STORE_OK);
   return context.status;
 }
 
@@ -374,8 +371,8 @@ static struct write *stage_large(struct writer *writer, struct write *first) {
   return first;
 }
 
-static bool is_fold_due(const struct head *head) {
-  const struct head_state *state = &head->published;
+static bool is_fold_due(const struct tip *tip) {
+  const struct tip_state *state = &tip->published;
   if (!state->memory || state->memory->damaged || state->change_bytes < FOLD_LEAST) return false;
   if (state->change_bytes >= FOLD_MOST || !state->kept) return true;
   return state->change_bytes >= kept_missing_bytes(state->kept, state->memory) / FOLD_PART;
@@ -383,12 +380,12 @@ static bool is_fold_due(const struct head *head) {
 
 /* One fold at a time is enough. */
 static void begin_fold(struct writer *writer) {
-  struct head *head = writer->heads;
-  while (head && !is_fold_due(head))
-    head = head->following;
-  if (!head) return;
+  struct tip *tip = writer->tips;
+  while (tip && !is_fold_due(tip))
+    tip = tip->following;
+  if (!tip) return;
   struct staging *staging = calloc(1, sizeof *staging);
-  struct head_state *state = &head->published;
+  struct tip_state *state = &tip->published;
   struct kept *kept = !staging      ? NULL
                       : state->kept ? kept_follow(state->kept, state->memory)
                                     : kept_create(state->memory);
@@ -396,7 +393,7 @@ static void begin_fold(struct writer *writer) {
     free(staging);
     return;
   }
-  *staging = (struct staging){.head = head,
+  *staging = (struct staging){.tip = tip,
                               .memory = memory_ref(state->memory),
                               .staged = {.place = state->place, .kept = kept},
                               .change_bytes = state->change_bytes,
@@ -408,14 +405,14 @@ static void begin_fold(struct writer *writer) {
  * use. */
 static bool is_stale(const struct staging *staging) {
   return !staging->write &&
-         (!staging->head || staging->head->published.place.id != staging->staged.place.id ||
-          staging->head->published.base_version != staging->base_version);
+         (!staging->tip || staging->tip->published.place.id != staging->staged.place.id ||
+          staging->tip->published.base_version != staging->base_version);
 }
 
 static enum store_status store_slice(struct staging *staging) {
   struct kept_place *place = &staging->staged.place;
   /* The memory's own changes may take numbers as well. */
-  if (staging->head) place->next_chunk = staging->head->published.place.next_chunk;
+  if (staging->tip) place->next_chunk = staging->tip->published.place.next_chunk;
   enum store_status status = store_begin(place->store);
   if (status == STORE_OK)
     status = kept_store(staging->staged.kept, place, staging->memory, SLICE, &staging->complete);
@@ -427,24 +424,24 @@ static enum store_status store_slice(struct staging *staging) {
     kept_settle(staging->staged.kept);
   else
     kept_forget(staging->staged.kept);
-  if (staging->head) staging->head->published.place.next_chunk = place->next_chunk;
-  if (staging->head) staging->head->now.place.next_chunk = place->next_chunk;
+  if (staging->tip) staging->tip->published.place.next_chunk = place->next_chunk;
+  if (staging->tip) staging->tip->now.place.next_chunk = place->next_chunk;
   return status;
 }
 
 static enum store_status finish_fold(struct staging *staging) {
-  struct head *head = staging->head;
+  struct tip *tip = staging->tip;
   struct store *store = staging->staged.place.store;
   enum store_status status = store_begin(store);
   if (status == STORE_OK)
     status = kept_put_base(staging->staged.kept, &staging->staged.place, staging->memory,
-                           &head->receipts);
+                           &tip->receipts);
   if (status == STORE_OK)
     status = store_commit(store);
   else
     store_rollback(store);
   if (status == STORE_OK)
-    head_folded(head, staging->staged.kept, staging->memory->version, staging->change_bytes);
+    tip_folded(tip, staging->staged.kept, staging->memory->version, staging->change_bytes);
   return status;
 }
 
@@ -526,9 +523,9 @@ static bool load(struct writer *writer) {
   atomic_store(&writer->of_memories, count);
   for (size_t i = 0; i < count && store_memory_at(store, i, &stored); i++) {
     if (is_ending(writer)) return false;
-    struct head *head = head_for(writer, stored.name);
-    if (!head || !load_head(head, store, &stored, writer->config.budget)) return false;
-    struct memory *memory = head->published.memory;
+    struct tip *tip = tip_for(writer, stored.name);
+    if (!tip || !load_tip(tip, store, &stored, writer->config.budget)) return false;
+    struct memory *memory = tip->published.memory;
     if (memory->damaged)
       LOG(writer->config.log, LOG_ERROR, "memory_damaged", log_text("memory", stored.name),
           log_text("reason", memory->damaged));
@@ -551,9 +548,9 @@ static bool load(struct writer *writer) {
 
 static int64_t soonest(const struct writer *writer) {
   int64_t soonest = NEVER_EXPIRES;
-  for (const struct head *head = writer->heads; head; head = head->following)
-    if (head->published.memory && head->published.memory->soonest < soonest)
-      soonest = head->published.memory->soonest;
+  for (const struct tip *tip = writer->tips; tip; tip = tip->following)
+    if (tip->published.memory && tip->published.memory->soonest < soonest)
+      soonest = tip->published.memory->soonest;
   return soonest;
 }
 
@@ -660,10 +657,10 @@ void writer_finish(struct writer *writer) {
 void writer_free(struct writer *writer) {
   if (!writer) return;
   writer_finish(writer);
-  while (writer->heads) {
-    struct head *head = writer->heads;
-    writer->heads = head->following;
-    head_free(head);
+  while (writer->tips) {
+    struct tip *tip = writer->tips;
+    writer->tips = tip->following;
+    tip_free(tip);
   }
   store_close(writer->config.store);
   pthread_cond_destroy(&writer->submitted);

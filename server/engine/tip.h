@@ -1,13 +1,13 @@
 /* What the writer knows of one memory: the version that is published, and the
  * one that the batch under way is coming to. */
-#ifndef ENGINE_HEAD_H
-#define ENGINE_HEAD_H
+#ifndef ENGINE_TIP_H
+#define ENGINE_TIP_H
 
 #include "engine/kept.h"
 #include "engine/writer.h"
 
 /* One state of a memory, as far as writing it is concerned. */
-struct head_state {
+struct tip_state {
   struct memory *memory; /* a reference; NULL: there is none */
   int64_t version;       /* memory's, or more: rows may still be gathered */
   size_t charged;        /* bytes of the budget that are its */
@@ -28,10 +28,10 @@ struct gathered {
   bool expire; /* some of them do */
 };
 
-struct head {
-  struct head *following; /* in the writer's list */
+struct tip {
+  struct tip *following; /* in the writer's list */
   char name[STORE_NAME_MAX + 1];
-  struct head_state published, now;
+  struct tip_state published, now;
   struct gathered gathered;
   struct receipts receipts;
   size_t reserved; /* taken from the budget in this batch */
@@ -39,7 +39,7 @@ struct head {
 };
 
 /* What applying a write needs besides the memory. */
-struct head_context {
+struct tip_context {
   struct store *store; /* with a transaction under way; or NULL */
   struct budget *budget;
   size_t max_rows;
@@ -53,40 +53,40 @@ struct staged {
   struct kept *kept; /* of the memory; NULL: nothing is there yet */
 };
 
-struct head *head_create(const char *name);
-void head_free(struct head *head);
+struct tip *tip_create(const char *name);
+void tip_free(struct tip *tip);
 
-/* Each applies the write to head->now and, where there is a store, puts what has
+/* Each applies the write to tip->now and, where there is a store, puts what has
  * to be kept; a write that can't be is failed and changes nothing. */
-void head_put(struct head *head, struct write *write, int64_t version, const struct staged *staged,
-              struct head_context *context);
-void head_delete(struct head *head, struct head_context *context);
-void head_rows(struct head *head, struct write *write, struct head_context *context);
-void head_remove(struct head *head, struct write *write, struct head_context *context);
-void head_settle(struct head *head, struct write *write, struct head_context *context);
-void head_expire(struct head *head, struct head_context *context);
+void tip_put(struct tip *tip, struct write *write, int64_t version, const struct staged *staged,
+             struct tip_context *context);
+void tip_delete(struct tip *tip, struct tip_context *context);
+void tip_rows(struct tip *tip, struct write *write, struct tip_context *context);
+void tip_remove(struct tip *tip, struct write *write, struct tip_context *context);
+void tip_settle(struct tip *tip, struct write *write, struct tip_context *context);
+void tip_expire(struct tip *tip, struct tip_context *context);
 
 /* Whether the write's precondition holds; it is failed where not. */
-bool head_check(const struct head *head, struct write *write);
+bool tip_check(const struct tip *tip, struct write *write);
 
 /* Puts gathered rows into now.memory. False: no memory. */
-bool head_gather_in(struct head *head);
+bool tip_gather_in(struct tip *tip);
 
 /* The end of a batch: `now` is what is published, or is forgotten. */
-void head_commit(struct head *head, struct budget *budget);
-void head_forget(struct head *head, struct budget *budget);
+void tip_commit(struct tip *tip, struct budget *budget);
+void tip_forget(struct tip *tip, struct budget *budget);
 
 /* A fold of what was version `version` is durable: `kept` numbers its parts, and
  * so many bytes of changes have gone. */
-void head_folded(struct head *head, const struct kept *kept, int64_t version, size_t change_bytes);
+void tip_folded(struct tip *tip, const struct kept *kept, int64_t version, size_t change_bytes);
 
 /* A loader's next change (or, NULL, the end of them) on top of a state that is
- * not the head's yet; appends are gathered as in a batch. */
-attn_status head_replay(struct head *head, struct head_state *state, const struct change *change,
-                        int64_t version);
-void head_discard(struct head *head, struct head_state *state);
+ * not the tip's yet; appends are gathered as in a batch. */
+attn_status tip_replay(struct tip *tip, struct tip_state *state, const struct change *change,
+                       int64_t version);
+void tip_discard(struct tip *tip, struct tip_state *state);
 
 /* The memory that a loader has read, as the published state. */
-void head_adopt(struct head *head, const struct head_state *state, struct budget *budget);
+void tip_adopt(struct tip *tip, const struct tip_state *state, struct budget *budget);
 
 #endif
