@@ -1,8 +1,10 @@
 /* attentiond: the order in which things start and stop, and signals.
  *
- *   start   options, log, registry, workers, listening, preloading, ready
+ *   start   options, log, store, registry, workers, writer (which loads the
+ *           store), listening, preloading, ready
  *   stop    on SIGTERM or SIGINT: not ready, no new connections, requests under
- *           way are answered, workers end, connections end, memories are freed
+ *           way are answered, workers end, what was to be written is written,
+ *           connections end, memories are freed, the store is closed
  *
  * The server listens before it has loaded, so that /readyz can say so.
  *
@@ -56,7 +58,7 @@ static void wait_for_stop(void) {
   }
 }
 
-/* What preloading needs, on a worker. */
+/* What loading needs, on a worker. */
 struct loading {
   struct api *api;
   struct preload_list list;
@@ -66,12 +68,14 @@ struct loading {
 
 static void load_memories(void *argument) {
   struct loading *loading = argument;
-  char error[512];
-  if (api_preload(loading->api, &loading->list, loading->log, error, sizeof error)) {
+  char error[512] = "there is not enough memory for what is stored";
+  if (writer_wait_loaded(loading->api->writer) &&
+      api_preload(loading->api, &loading->list, loading->log, error, sizeof error)) {
     atomic_store(&loading->api->loaded, true);
     LOG(loading->log, LOG_INFO, "ready", log_integer("memories", (int64_t)loading->list.count));
     return;
   }
+  if (atomic_load(&loading->api->stopping)) return;
   fprintf(stderr, "attentiond: %s\n", error);
   loading->failed = true;
   sem_post(&stop_wanted);
@@ -122,13 +126,34 @@ static bool start(struct daemon *daemon) {
   const unsigned threads = options->threads > 0 ? (unsigned)options->threads : cores();
   daemon->log = log_create(STDERR_FILENO, (enum log_level)options->log_level,
                            (enum log_format)options->log_format);
+  struct store *store = NULL;
+  if (*options->data_dir) {
+    store = store_open(options->data_dir, error, sizeof error);
+    if (!store) {
+      fprintf(stderr, "attentiond: %s\n", error);
+      return false;
+    }
+  }
+  api->data_dir = options->data_dir;
+  api->budget.limit = (size_t)options->max_ram_bytes;
+  api->max_rows = (size_t)options->max_rows;
+  api->max_dim = (size_t)options->max_dim;
   api->registry = registry_create();
+  const struct writer_config writing = {.registry = api->registry,
+                                        .budget = &api->budget,
+                                        .store = store,
+                                        .log = daemon->log,
+                                        .max_memories = (size_t)options->max_memories,
+                                        .max_rows = api->max_rows};
+  if (api->registry) api->writer = writer_create(&writing);
+  if (!api->writer) store_close(store);
   api->metrics = metrics_create(api_operations(), api_route_count);
   api->workers = workers_create(threads, (size_t)options->max_queue);
   api->batcher = batcher_create(api->workers, is_hurried, api);
   api->request_timeout_seconds = (double)options->request_timeout;
   api->max_reply_bytes = (size_t)options->max_reply_bytes;
-  if (!daemon->log || !api->registry || !api->metrics || !api->workers || !api->batcher) {
+  if (!daemon->log || !api->registry || !api->writer || !api->metrics || !api->workers ||
+      !api->batcher) {
     fprintf(stderr, "attentiond: not enough memory or threads to start\n");
     return false;
   }
@@ -192,9 +217,11 @@ static void stop(struct daemon *daemon) {
   }
   set_last_resort(api, began);
   workers_finish(api->workers);
+  writer_finish(api->writer);
   http_server_stop(daemon->server);
   batcher_free(api->batcher);
   workers_free(api->workers);
+  writer_free(api->writer);
   registry_free(api->registry);
   metrics_free(api->metrics);
   preload_free(&daemon->loading.list);
@@ -226,6 +253,19 @@ static int check_config(const struct options *options) {
   return EXIT_SUCCESS;
 }
 
+static int restore(const struct options *options) {
+  char error[512];
+  if (*options->data_dir == '\0')
+    fprintf(stderr, "attentiond: --restore needs a data_dir to restore to\n");
+  else if (!store_restore(options->restore_file, options->data_dir, error, sizeof error))
+    fprintf(stderr, "attentiond: %s\n", error);
+  else
+    return printf("restored %s to %s\n", options->restore_file, options->data_dir) > 0
+               ? EXIT_SUCCESS
+               : EXIT_FAILURE;
+  return EXIT_FAILURE;
+}
+
 int main(int argc, char **argv) {
   struct options options;
   char error[512];
@@ -249,6 +289,9 @@ int main(int argc, char **argv) {
     break;
   case OPTIONS_HEALTHCHECK:
     code = healthcheck(options.listen_address, (uint16_t)options.listen_port);
+    break;
+  case OPTIONS_RESTORE:
+    code = restore(&options);
     break;
   case OPTIONS_RUN:
     code = run(&options);

@@ -155,6 +155,10 @@ static bool fail_argument(struct reading *reading, const char *argument, size_t 
   return false;
 }
 
+static bool is_flag(const char *flag, size_t length, const char *name) {
+  return length == strlen(name) && memcmp(flag, name, length) == 0;
+}
+
 /* Handles the flag at argv[*index], and moves *index on to its value where
  * that is an argument of its own. */
 static bool read_flag(struct reading *reading, char **argv, int argc, int *index, bool setting) {
@@ -163,18 +167,22 @@ static bool read_flag(struct reading *reading, char **argv, int argc, int *index
   const char *value = flag[length] == '=' ? flag + length + 1 : NULL;
   const struct action_info *action = action_find(flag, length);
   if (action) return take_action(reading, action, value);
-  bool is_config = length == 8 && memcmp(flag, "--config", 8) == 0;
+  const bool is_config = is_flag(flag, length, "--config");
+  const bool is_restore = is_flag(flag, length, "--restore");
   const struct option_info *info = option_find(flag, length, OPTION_AS_FLAG);
-  if (!is_config && !info) return fail_argument(reading, flag, length);
-  if (!value)
-    value = next_value(!is_config && info->kind == OPTION_KIND_BOOLEAN, argv, argc, index);
+  if (!is_config && !is_restore && !info) return fail_argument(reading, flag, length);
+  if (!value) value = next_value(info && info->kind == OPTION_KIND_BOOLEAN, argv, argc, index);
   if (!value) {
     say(reading, "flag %s needs a value (one that begins with -- is given as %s=VALUE)", flag,
         flag);
     return false;
   }
   if (is_config) reading->config = value;
-  return is_config || !setting || set_option(reading, info, value, OPTION_AS_FLAG);
+  if (is_restore) {
+    reading->options->restore_file = value;
+    reading->action = OPTIONS_RESTORE;
+  }
+  return !info || !setting || set_option(reading, info, value, OPTION_AS_FLAG);
 }
 
 static bool stops_early(enum options_action action) {
@@ -288,23 +296,12 @@ static bool check_listen_address(struct reading *reading) {
   return false;
 }
 
-static bool check_data_dir(struct reading *reading) {
-  const char *folder = reading->options->data_dir;
-  if (*folder == '\0') return true;
-  say(reading,
-      "data_dir: durable storage is not part of this version; expected \"\" (all is kept in "
-      "RAM), got %s",
-      show(folder, strlen(folder)).text);
-  return false;
-}
-
 static bool read_everything(struct reading *reading, int argc, char **argv, char **environment) {
   if (!set_defaults(reading) || !read_flags(reading, argv, argc, false)) return false;
   if (stops_early(reading->action)) return true;
   if (!reading->config) reading->config = config_from_environment(environment);
   return read_file(reading) && read_environment(reading, environment) &&
-         read_flags(reading, argv, argc, true) && check_listen_address(reading) &&
-         check_data_dir(reading);
+         read_flags(reading, argv, argc, true) && check_listen_address(reading);
 }
 
 enum options_action options_read(struct options *options, int argc, char **argv, char **environment,

@@ -18,7 +18,13 @@
   X(listen_port, INTEGER, "8080", 0, 65535, "", "port; 0 takes any free one")                      \
   X(port_file, TEXT, "", 0, 0, "", "file that gets the port, once listening")                      \
   X(insecure, BOOLEAN, "false", 0, 0, "", "allow an address beyond loopback without API keys")     \
-  X(data_dir, TEXT, "", 0, 0, "", "folder of the durable store; empty keeps all in RAM")           \
+  X(data_dir, TEXT, "./attentiond-data", 0, 0, "",                                                 \
+    "folder of the durable store; empty keeps all in RAM")                                         \
+  X(max_ram_bytes, INTEGER, "0", 0, 1125899906842624, "bytes",                                     \
+    "RAM for all memories together; 0 sets no limit")                                              \
+  X(max_memories, INTEGER, "10000", 1, 10000000, "", "memories there may be")                      \
+  X(max_rows, INTEGER, "1000000000", 1, 1099511627776, "", "rows of a memory")                     \
+  X(max_dim, INTEGER, "65536", 1, 1048576, "", "numbers of a key or a value")                      \
   X(threads, INTEGER, "0", 0, 1024, "", "workers that compute; 0 takes one per core")              \
   X(io_threads, INTEGER, "2", 1, 64, "", "threads that read and write sockets")                    \
   X(max_connections, INTEGER, "1024", 1, 100000, "", "connections served at once")                 \
@@ -50,7 +56,8 @@ struct options {
 #undef OPTION_BOOLEAN
 #undef OPTION_CHOICE
 #undef OPTION_JSON
-  char *config_folder; /* of --config FILE, "" without: where relative paths start */
+  const char *restore_file; /* of --restore FILE: the argument itself; else NULL */
+  char *config_folder;      /* of --config FILE, "" without: where relative paths start */
 };
 
 enum options_action {
@@ -60,7 +67,8 @@ enum options_action {
   OPTIONS_VERSION,      /* --version */
   OPTIONS_CHECK_CONFIG, /* --check-config: everything was valid */
   OPTIONS_PRINT_CONFIG, /* --print-config: as a JSON file that can be given back */
-  OPTIONS_HEALTHCHECK   /* --healthcheck: ask the running daemon, exit 0 or 1 */
+  OPTIONS_HEALTHCHECK,  /* --healthcheck: ask the running daemon, exit 0 or 1 */
+  OPTIONS_RESTORE       /* --restore FILE: a backup becomes the store of data_dir */
 };
 
 /* Defaults, then the file named by --config, then the environment, then the

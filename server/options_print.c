@@ -105,6 +105,7 @@ void options_print_help(void) {
   putchar('\n');
   print_action(&columns, "--config FILE",
                "read the JSON file first; also " OPTION_ENVIRONMENT_PREFIX "CONFIG");
+  print_action(&columns, "--restore FILE", "make a backup the store of data_dir and stop");
   for (size_t i = 0; i < ACTION_COUNT; i++) {
     option_spell(flag, action_infos[i].name, OPTION_AS_FLAG);
     print_action(&columns, flag, action_infos[i].help);

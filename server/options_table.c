@@ -138,6 +138,7 @@ const char *option_suggest(const char *spelt, size_t length, enum option_form fo
   for (size_t i = 0; i < OPTION_COUNT; i++)
     consider(&search, option_infos[i].name);
   if (form != OPTION_IN_FILE) consider(&search, "config");
+  if (form == OPTION_AS_FLAG) consider(&search, "restore");
   for (size_t i = 0; i < ACTION_COUNT && form == OPTION_AS_FLAG; i++)
     consider(&search, action_infos[i].name);
   return search.nearest;

@@ -8,18 +8,24 @@
 #include "engine/batcher.h"
 #include "engine/registry.h"
 #include "engine/workers.h"
+#include "engine/writer.h"
 #include "http/http.h"
 
 /* What every handler gets. The parts are made and freed by main(), who says
  * when the server became ready and when it has to hurry. */
 struct api {
   struct registry *registry;
+  struct writer *writer;
+  struct budget budget; /* of the RAM of all memories */
   struct workers *workers;
   struct batcher *batcher;
   struct metrics *metrics;
   size_t max_reply_bytes;
+  size_t max_rows, max_dim;       /* of a memory */
   double request_timeout_seconds; /* for requests that name none */
-  atomic_bool loaded;             /* preloading is done */
+  const char *data_dir;           /* "": nothing is kept */
+  atomic_ulong backups;           /* begun so far, to name their files */
+  atomic_bool loaded;             /* the store's and the configuration's memories are */
   atomic_bool stopping;           /* SIGTERM came */
   atomic_bool hurry;              /* the time to stop is over: give up what still computes */
 };
@@ -36,9 +42,12 @@ const char *const *api_operations(void);
  * is to be answered; it is /readyz that tells a load balancer to stay away. */
 bool api_is_loaded(void *api);
 
-http_handler api_list_memories, api_get_memory, api_put_memory, api_delete_memory;
+http_handler api_list_memories, api_get_memory, api_put_memory, api_patch_memory, api_delete_memory;
+http_handler api_list_rows, api_post_rows, api_delete_rows;
+http_handler api_backup;
+extern const struct http_upload api_put_memory_upload;
 http_handler api_attend_stored, api_attend_ad_hoc;
-http_cost api_attend_stored_cost, api_attend_ad_hoc_cost;
+http_cost api_get_memory_cost, api_attend_stored_cost, api_attend_ad_hoc_cost;
 http_handler api_health, api_ready, api_metrics, api_openapi;
 
 /* Loads the memories of the option `memories` and publishes them, in order.
@@ -60,19 +69,27 @@ void api_problem(struct http_reply *reply, enum problem_code code, const char *p
  * becomes the problem that says so. */
 void api_finish(const struct api *api, struct http_reply *reply);
 
-/* From a parsed body to a memory that is not yet published. */
-struct memory_body;
-struct memory *api_build_memory(const char *name, const struct memory_body *body,
-                                struct problem *problem);
+/* The memory of that name as it is now, rows that have expired left out, held
+ * for the caller. NULL where there is none or it can't be read, with the
+ * problem filled or made the reply. */
+struct memory *api_find(const struct api *api, const char *name, struct problem *problem);
+struct memory *api_pin(const struct api *api, const char *name, struct http_reply *reply);
+
+/* Makes the reply the memory's export: safetensors, as a stream. */
+void api_export(struct memory *memory, struct http_reply *reply);
 
 /* META, what the API says of a memory: {"name","version","rows",...}. */
 void api_write_meta(struct json_writer *writer, const struct memory *memory);
 
+/* {"type":...} with the numbers in force; tensors by their shape, or left out. */
+void api_write_score(struct json_writer *writer, const struct memory *memory, bool shapes);
+void api_write_normalization(struct json_writer *writer, const struct memory *memory);
+
 /* Sets ETag to the version. */
 void api_set_etag(struct http_reply *reply, int64_t version);
 
-/* A registry_condition's `holds`: If-Match and If-None-Match (RFC 9110, 13.1);
- * the context is the struct http_request. */
+/* Whether If-Match and If-None-Match (RFC 9110, 13.1) allow a change of that
+ * version, 0 where there is none; the context is the struct http_request. */
 bool api_preconditions_hold(const void *request, int64_t version);
 
 /* True where If-None-Match names this version: the client has it already. */

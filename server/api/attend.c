@@ -12,7 +12,8 @@
 #include <string.h>
 
 #include "api/api.h"
-#include "codec/body.h"
+#include "codec/safetensors.h"
+#include "codec/tensor_body.h"
 
 struct asking {
   struct question question; /* first, so that one can be had from the other */
@@ -108,7 +109,7 @@ static bool make_room(struct asking *asking, struct http_reply *reply) {
 
 static void write_largest(struct json_writer *writer, const struct asking *asking) {
   const attn_request *request = &asking->question.request;
-  const struct id_list *ids = asking->memory ? asking->memory->ids : NULL;
+  const struct row_tags *tags = asking->memory ? asking->memory->tags : NULL;
   const size_t rows = attn_snapshot_rows(asking->snapshot);
   const size_t room = request->top < rows ? request->top : rows;
   json_open_array(writer);
@@ -119,9 +120,9 @@ static void write_largest(struct json_writer *writer, const struct asking *askin
       json_open_object(writer);
       json_name(writer, "row");
       json_integer(writer, (int64_t)weight->row);
-      if (ids) {
-        size_t length;
-        const char *id = id_list_get(ids, weight->row, &length);
+      size_t length;
+      const char *id = row_tags_id(tags, weight->row, &length);
+      if (id) {
         json_name(writer, "id");
         json_string(writer, id, length);
       }
@@ -134,18 +135,55 @@ static void write_largest(struct json_writer *writer, const struct asking *askin
   json_close_array(writer);
 }
 
-static void write_answer(const struct asking *asking, struct http_reply *reply) {
+static void write_memory(struct json_writer *writer, const struct asking *asking) {
+  if (!asking->memory) return;
+  json_name(writer, "memory");
+  json_text(writer, asking->memory->name);
+  json_name(writer, "version");
+  json_integer(writer, asking->memory->version);
+}
+
+/* Outputs and full weights as tensors; what is no matrix goes into the note. */
+static void write_tensors(const struct asking *asking, struct http_reply *reply) {
+  const attn_request *request = &asking->question.request;
+  const size_t count = request->query_count, rows = attn_snapshot_rows(asking->snapshot);
+  const size_t dim = attn_snapshot_value_dim(asking->snapshot);
+  const bool full = request->weights_mode == ATTN_WEIGHTS_FULL;
+  const struct tensor_outline tensors[] = {{"outputs", 2, {count, dim}},
+                                           {"weights", 2, {count, rows}}};
+  struct buffer note;
+  struct json_writer writer;
+  buffer_init(&note, asking->api->max_reply_bytes);
+  reply->body.limit = asking->api->max_reply_bytes;
+  json_begin(&writer, &note);
+  json_open_object(&writer);
+  write_memory(&writer, asking);
+  if (request->weights_mode == ATTN_WEIGHTS_TOP) {
+    json_name(&writer, "weights");
+    write_largest(&writer, asking);
+  }
+  json_close_object(&writer);
+  const struct tensors_note notes[] = {{TENSORS_REPLY, note.data, note.length}};
+  const struct tensors_outline outline = {
+      .tensors = tensors, .tensor_count = full ? 2 : 1, .notes = notes, .note_count = 1};
+  if (note.status != BUFFER_OK)
+    reply->body.status = note.status;
+  else if (!tensors_write_header(&reply->body, &outline, NULL) && reply->body.status == BUFFER_OK)
+    reply->body.status = BUFFER_FULL; /* the header itself is too long */
+  buffer_append(&reply->body, request->outputs, count * dim * sizeof(float));
+  if (full) buffer_append(&reply->body, request->weights, count * rows * sizeof(float));
+  buffer_free(&note);
+  reply->content_type = TENSORS_MEDIA_TYPE;
+  api_finish(asking->api, reply);
+}
+
+static void write_json(const struct asking *asking, struct http_reply *reply) {
   const attn_request *request = &asking->question.request;
   struct json_writer writer;
   reply->body.limit = asking->api->max_reply_bytes;
   json_begin(&writer, &reply->body);
   json_open_object(&writer);
-  if (asking->memory) {
-    json_name(&writer, "memory");
-    json_text(&writer, asking->memory->name);
-    json_name(&writer, "version");
-    json_integer(&writer, asking->memory->version);
-  }
+  write_memory(&writer, asking);
   json_name(&writer, "outputs");
   json_matrix(&writer, request->outputs, request->query_count,
               attn_snapshot_value_dim(asking->snapshot));
@@ -189,7 +227,10 @@ static void answered(struct question *question) {
     metrics_add(metrics, METRIC_QUERIES, (int64_t)queries);
     metrics_add(metrics, METRIC_SCORES, (int64_t)(queries * attn_snapshot_rows(asking->snapshot)));
     metrics_add(metrics, METRIC_BATCHED, question->companions > 0);
-    write_answer(asking, reply);
+    if (asking->http->wants_tensors)
+      write_tensors(asking, reply);
+    else
+      write_json(asking, reply);
   } else {
     write_failure(asking, reply);
   }
@@ -289,20 +330,22 @@ double api_attend_ad_hoc_cost(void *context, const struct http_request *request)
   return length * SECONDS_PER_BODY_BYTE + half * half * SECONDS_PER_WEIGHT;
 }
 
+static bool parse(enum attend_kind kind, const struct http_request *request,
+                  struct attend_body *body, struct problem *problem) {
+  if (request->body_media == HTTP_TENSORS)
+    return tensor_body_parse_attend(kind, request->body, request->body_length, body, problem);
+  return body_parse_attend(kind, request->body, request->body_length, body, problem);
+}
+
 void api_attend_stored(void *context, const struct http_request *request,
                        struct http_reply *reply) {
   struct api *api = context;
   struct problem problem;
   struct asking *asking = asking_create(api, request, reply);
   if (!asking) return;
-  struct memory *memory = asking->memory = registry_pin(api->registry, request->name);
+  struct memory *memory = asking->memory = api_find(api, request->name, &problem);
   struct attend_body *body = &asking->body;
-  if (!memory) {
-    problem_set(&problem, PROBLEM_MEMORY_NOT_FOUND, "", "there is no memory named \"%s\"",
-                request->name);
-    refuse(asking, &problem);
-  } else if (!body_parse_attend(ATTEND_STORED, request->body, request->body_length, body,
-                                &problem)) {
+  if (!memory || !parse(ATTEND_STORED, request, body, &problem)) {
     refuse(asking, &problem);
   } else {
     asking->snapshot = attn_snapshot_ref(memory->snapshot);
@@ -338,8 +381,7 @@ void api_attend_ad_hoc(void *context, const struct http_request *request,
   struct problem problem;
   struct asking *asking = asking_create(context, request, reply);
   if (!asking) return;
-  if (!body_parse_attend(ATTEND_AD_HOC, request->body, request->body_length, &asking->body,
-                         &problem)) {
+  if (!parse(ATTEND_AD_HOC, request, &asking->body, &problem)) {
     refuse(asking, &problem);
     return;
   }

@@ -1,21 +1,12 @@
-/* Memories as a resource: list, look at, create or replace, delete. */
+/* Memories as a resource: list, look at, export, create or replace, change,
+ * delete. */
+#include <math.h>
 #include <stdio.h>
 
-#include "api/api.h"
-#include "codec/body.h"
+#include "api/building.h"
+#include "api/changing.h"
 
 static const char *json_type = "application/json";
-
-static void reply_absent(struct http_reply *reply, const char *name) {
-  api_problem(reply, PROBLEM_MEMORY_NOT_FOUND, "", "there is no memory named \"%s\"", name);
-}
-
-static void reply_refused(struct http_reply *reply, const struct http_request *request) {
-  const char *header = *request->if_match ? "If-Match" : "If-None-Match";
-  const char *wanted = *request->if_match ? request->if_match : request->if_none_match;
-  api_problem(reply, PROBLEM_PRECONDITION_FAILED, "",
-              "the memory is not as %s: %s asks; nothing was changed", header, wanted);
-}
 
 static void reply_meta(struct http_reply *reply, const struct memory *memory) {
   struct json_writer writer;
@@ -51,14 +42,13 @@ void api_list_memories(void *context, const struct http_request *request,
 
 void api_get_memory(void *context, const struct http_request *request, struct http_reply *reply) {
   const struct api *api = context;
-  struct memory *memory = registry_pin(api->registry, request->name);
-  if (!memory) {
-    reply_absent(reply, request->name);
-    return;
-  }
+  struct memory *memory = api_pin(api, request->name, reply);
+  if (!memory) return;
   if (api_is_known(request, memory->version)) {
     reply->status = 304;
     api_set_etag(reply, memory->version);
+  } else if (request->wants_tensors) {
+    api_export(memory, reply);
   } else {
     reply_meta(reply, memory);
     api_finish(api, reply);
@@ -66,81 +56,105 @@ void api_get_memory(void *context, const struct http_request *request, struct ht
   memory_free(memory);
 }
 
-/* From the parsed body to an unpublished memory. */
-struct memory *api_build_memory(const char *name, const struct memory_body *body,
-                                struct problem *problem) {
-  attn_snapshot *empty = NULL, *filled = NULL;
-  struct memory *memory = NULL;
-  attn_status status =
-      attn_snapshot_create_typed(&empty, body->key_dim, body->value_dim, body->dtype);
-  if (status == ATTN_OK)
-    status =
-        attn_snapshot_append(&filled, empty, body->keys.data, body->values.data, body->keys.rows);
-  if (status == ATTN_OK) {
-    memory = memory_create(name, filled, body->ids, body->score, body->normalization);
-    if (!memory) status = ATTN_NO_MEMORY;
+/* META is a matter of microseconds; the ids of an export may be a million. */
+double api_get_memory_cost(void *context, const struct http_request *request) {
+  (void)context;
+  return request->wants_tensors ? 1 : 0;
+}
+
+/* ---- Creating and replacing ---- */
+
+static bool begin_upload(void *context, const struct http_request *request, uint64_t length,
+                         void **upload, struct problem *problem) {
+  (void)length;
+  if (request->body_media != HTTP_TENSORS) return true;
+  *upload = import_create(context, NULL);
+  return *upload || problem_set_status(problem, ATTN_NO_MEMORY, "");
+}
+
+static bool feed_upload(void *upload, const char *bytes, size_t count, struct problem *problem) {
+  return import_feed(upload, bytes, count, problem);
+}
+
+static void drop_upload(void *upload) {
+  import_free(upload);
+}
+
+const struct http_upload api_put_memory_upload = {begin_upload, feed_upload, drop_upload};
+
+static void answer_put(struct changing *changing) {
+  struct http_reply *reply = changing->reply;
+  if (changing->write.created) {
+    reply->status = 201;
+    snprintf(reply->location, sizeof reply->location, "/v1/memories/%s", changing->write.name);
   }
-  if (status != ATTN_OK) problem_set_status(problem, status, "");
-  attn_snapshot_free(empty);
-  attn_snapshot_free(filled);
+  reply_meta(reply, changing->write.after);
+  api_finish(changing->api, reply);
+}
+
+static struct memory *memory_of(struct api *api, const struct http_request *request, size_t *charge,
+                                struct problem *problem) {
+  struct memory *memory = NULL;
+  struct memory_body body;
+  if (request->upload) {
+    memory = import_finish(request->upload, request->name, charge, problem);
+    import_free(request->upload);
+  } else if (body_parse_memory(request->body, request->body_length, &body, problem)) {
+    memory = building_make(api, request->name, &body, charge, problem);
+    memory_body_free(&body);
+  }
   return memory;
 }
 
 void api_put_memory(void *context, const struct http_request *request, struct http_reply *reply) {
   struct api *api = context;
+  struct changing *changing = changing_create(api, request, reply, WRITE_PUT, answer_put);
+  if (!changing) {
+    import_free(request->upload);
+    return;
+  }
   struct problem problem;
-  struct memory_body body;
-  if (!body_parse_memory(request->body, request->body_length, &body, &problem)) {
-    http_reply_problem(reply, &problem);
+  struct write *write = &changing->write;
+  write->memory = memory_of(api, request, &write->charge, &problem);
+  if (write->memory) {
+    changing_submit(changing);
+  } else {
+    write->charge = 0;
+    changing_refuse(changing, &problem);
+  }
+}
+
+/* ---- Changing and deleting ---- */
+
+static void answer_settings(struct changing *changing) {
+  reply_meta(changing->reply, changing->write.after);
+  api_finish(changing->api, changing->reply);
+}
+
+void api_patch_memory(void *context, const struct http_request *request, struct http_reply *reply) {
+  struct problem problem;
+  struct changing *changing =
+      changing_create(context, request, reply, WRITE_SETTINGS, answer_settings);
+  if (!changing) return;
+  struct settings_body *body = &changing->settings;
+  if (!body_parse_settings(request->body, request->body_length, body, &problem)) {
+    changing_refuse(changing, &problem);
     return;
   }
-  struct memory *memory = api_build_memory(request->name, &body, &problem);
-  memory_body_free(&body);
-  if (!memory) {
-    http_reply_problem(reply, &problem);
-    return;
-  }
-  /* Held for the reply: once published, the registry may drop its own. */
-  memory_ref(memory);
-  const struct registry_condition condition = {api_preconditions_hold, request};
-  const enum registry_result result = registry_put(api->registry, memory, &condition);
-  switch (result) {
-  case REGISTRY_CREATED:
-    reply->status = 201;
-    snprintf(reply->location, sizeof reply->location, "/v1/memories/%s", request->name);
-    /* fall through */
-  case REGISTRY_REPLACED:
-    reply_meta(reply, memory);
-    api_finish(api, reply);
-    break;
-  case REGISTRY_REFUSED:
-    reply_refused(reply, request);
-    memory_free(memory);
-    break;
-  default:
-    api_problem(reply, PROBLEM_OUT_OF_MEMORY, "", "there is not enough memory to publish it");
-    memory_free(memory);
-    break;
-  }
-  memory_free(memory);
+  changing->write.score = body->score;
+  changing->write.normalization = body->normalization;
+  changing->write.has_ttl = body->has_ttl;
+  changing->write.ttl_ms = (int64_t)(body->ttl_seconds * 1000);
+  changing_submit(changing);
+}
+
+static void answer_deletion(struct changing *changing) {
+  changing->reply->status = 204;
 }
 
 void api_delete_memory(void *context, const struct http_request *request,
                        struct http_reply *reply) {
-  struct api *api = context;
-  const struct registry_condition condition = {api_preconditions_hold, request};
-  switch (registry_delete(api->registry, request->name, &condition)) {
-  case REGISTRY_DELETED:
-    reply->status = 204;
-    break;
-  case REGISTRY_ABSENT:
-    reply_absent(reply, request->name);
-    break;
-  case REGISTRY_REFUSED:
-    reply_refused(reply, request);
-    break;
-  default:
-    api_problem(reply, PROBLEM_OUT_OF_MEMORY, "", "there is not enough memory to delete it");
-    break;
-  }
+  struct changing *changing =
+      changing_create(context, request, reply, WRITE_DELETE, answer_deletion);
+  if (changing) changing_submit(changing);
 }

@@ -10,8 +10,9 @@
 
 #include "api/api.h"
 #include "api/openapi_schemas.h"
+#include "codec/safetensors.h"
 
-enum { PARAMETER_IF_MATCH = 1, PARAMETER_IF_NONE_MATCH = 2 };
+enum { IF_MATCH = 1, IF_NONE_MATCH = 2, IDEMPOTENCY = 4, PAGING = 8 };
 
 static const struct operation_doc {
   const char *operation;
@@ -20,22 +21,29 @@ static const struct operation_doc {
   const char *media_type;
   const char *successes; /* statuses */
   const char *failures;  /* statuses, all with a Problem */
-  unsigned headers;
+  unsigned headers;      /* and parameters of the query */
 } docs[] = {
     {"getHealth", "", "Status", "application/json", "200", "", 0},
     {"getReadiness", "", "Status", "application/json", "200", "503", 0},
     {"getMetrics", "", "Text", "text/plain", "200", "", 0},
     {"getOpenapi", "", "Document", "application/json", "200", "", 0},
     {"listMemories", "", "MemoryList", "application/json", "200", "503 507", 0},
-    {"getMemory", "", "Memory", "application/json", "200 304", "400 404 503",
-     PARAMETER_IF_NONE_MATCH},
+    {"getMemory", "", "Memory", "application/json", "200 304", "400 404 500 503", IF_NONE_MATCH},
     {"putMemory", "MemoryBody", "Memory", "application/json", "200 201",
-     "400 412 413 415 422 503 507", PARAMETER_IF_MATCH | PARAMETER_IF_NONE_MATCH},
-    {"deleteMemory", "", "", "", "204", "400 404 412 503 507", PARAMETER_IF_MATCH},
+     "400 412 413 415 422 503 507", IF_MATCH | IF_NONE_MATCH},
+    {"patchMemory", "SettingsBody", "Memory", "application/json", "200",
+     "400 404 412 413 415 422 500 503 507", IF_MATCH},
+    {"deleteMemory", "", "", "", "204", "400 404 412 503 507", IF_MATCH},
+    {"listRows", "", "RowPage", "application/json", "200", "400 404 422 500 503 507", PAGING},
+    {"postRows", "RowsBody", "RowsReply", "application/json", "200",
+     "400 404 409 412 413 415 422 500 503 507", IF_MATCH | IDEMPOTENCY},
+    {"deleteRows", "RemovalBody", "RemovalReply", "application/json", "200",
+     "400 404 412 413 415 500 503 507", IF_MATCH},
     {"attend", "AttendRequest", "AttendReply", "application/json", "200",
-     "400 404 413 415 422 503 504 507", 0},
+     "400 404 413 415 422 500 503 504 507", 0},
     {"attendAdHoc", "AdHocRequest", "AttendReply", "application/json", "200",
      "400 413 415 422 503 504 507", 0},
+    {"getBackup", "", "Binary", "application/vnd.sqlite3", "200", "409 503 507", 0},
 };
 
 static const struct operation_doc *find_doc(const char *operation) {
@@ -57,14 +65,20 @@ static void reference(struct json_writer *writer, const char *schema) {
   json_close_object(writer);
 }
 
-static void content(struct json_writer *writer, const char *media_type, const char *schema) {
-  json_name(writer, "content");
-  json_open_object(writer);
-  json_name(writer, media_type);
+static void media(struct json_writer *writer, const char *type, const char *schema) {
+  json_name(writer, type);
   json_open_object(writer);
   json_name(writer, "schema");
   reference(writer, schema);
   json_close_object(writer);
+}
+
+static void content(struct json_writer *writer, const char *media_type, const char *schema,
+                    bool tensors) {
+  json_name(writer, "content");
+  json_open_object(writer);
+  media(writer, media_type, schema);
+  if (tensors) media(writer, TENSORS_MEDIA_TYPE, "Tensors");
   json_close_object(writer);
 }
 
@@ -90,26 +104,36 @@ static void write_parameters(struct json_writer *writer, const struct http_route
   if (strstr(route->pattern, "{name}"))
     write_parameter(writer, "name", "path", "The memory's name.",
                     "{\"type\":\"string\",\"pattern\":\"^[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}$\"}");
-  if (doc->headers & PARAMETER_IF_MATCH)
+  if (doc->headers & IF_MATCH)
     write_parameter(writer, "If-Match", "header",
                     "Go ahead only if the memory has this ETag; * for any.",
                     "{\"type\":\"string\"}");
-  if (doc->headers & PARAMETER_IF_NONE_MATCH)
+  if (doc->headers & IF_NONE_MATCH)
     write_parameter(writer, "If-None-Match", "header",
                     "Go ahead only if the memory has not this ETag; * if there is none.",
                     "{\"type\":\"string\"}");
+  if (doc->headers & IDEMPOTENCY)
+    write_parameter(writer, "Idempotency-Key", "header",
+                    "An append that comes again with the key of an earlier one is not done again.",
+                    "{\"type\":\"string\",\"minLength\":1,\"maxLength\":255}");
+  if (doc->headers & PAGING) {
+    write_parameter(writer, "offset", "query", "The first row.",
+                    "{\"type\":\"integer\",\"minimum\":0,\"default\":0}");
+    write_parameter(writer, "limit", "query", "How many rows, at most.",
+                    "{\"type\":\"integer\",\"minimum\":1,\"maximum\":10000,\"default\":100}");
+  }
   json_close_array(writer);
 }
 
 static void write_replies(struct json_writer *writer, const char *statuses, const char *schema,
-                          const char *media_type, const char *description) {
+                          const char *media_type, bool tensors) {
   while (*statuses) {
     char status[4];
     snprintf(status, sizeof status, "%.3s", statuses);
     json_name(writer, status);
     json_open_object(writer);
-    member(writer, "description", description);
-    if (*schema && strcmp(status, "304") != 0) content(writer, media_type, schema);
+    member(writer, "description", *status < '4' ? "Done." : "Not done; the body says why.");
+    if (*schema && strcmp(status, "304") != 0) content(writer, media_type, schema, tensors);
     json_close_object(writer);
     statuses += 3;
     statuses += strspn(statuses, " ");
@@ -134,14 +158,13 @@ static void write_operation(struct json_writer *writer, const struct http_route 
     json_open_object(writer);
     json_name(writer, "required");
     json_boolean(writer, true);
-    content(writer, "application/json", doc->request);
+    content(writer, "application/json", doc->request, route->takes_tensors);
     json_close_object(writer);
   }
   json_name(writer, "responses");
   json_open_object(writer);
-  write_replies(writer, doc->successes, doc->reply, doc->media_type, "Done.");
-  write_replies(writer, doc->failures, "Problem", "application/problem+json",
-                "Not done; the body says why.");
+  write_replies(writer, doc->successes, doc->reply, doc->media_type, route->sends_tensors);
+  write_replies(writer, doc->failures, "Problem", "application/problem+json", false);
   json_close_object(writer);
   json_close_object(writer);
 }

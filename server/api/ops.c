@@ -25,12 +25,21 @@ void api_health(void *context, const struct http_request *request, struct http_r
 void api_ready(void *context, const struct http_request *request, struct http_reply *reply) {
   (void)request;
   const struct api *api = context;
-  if (api_is_loaded(context) && !atomic_load(&api->stopping))
+  const char *failure = writer_failure(api->writer);
+  const struct writer_progress progress = writer_progress(api->writer);
+  if (atomic_load(&api->stopping))
+    api_problem(reply, PROBLEM_NOT_READY, "", "the server is stopping");
+  else if (failure)
+    api_problem(reply, PROBLEM_STORE_FAILED, "",
+                "the store has failed (%s); queries go on, but nothing is written any more",
+                failure);
+  else if (api_is_loaded(context))
     reply_status(reply, "ready");
+  else if (progress.memories < progress.of_memories)
+    api_problem(reply, PROBLEM_NOT_READY, "", "%zu of %zu stored memories have been loaded",
+                progress.memories, progress.of_memories);
   else
-    api_problem(reply, PROBLEM_NOT_READY, "", "%s",
-                atomic_load(&api->stopping) ? "the server is stopping"
-                                            : "the memories of the configuration are being loaded");
+    api_problem(reply, PROBLEM_NOT_READY, "", "the memories of the configuration are being loaded");
 }
 
 /* ---- Metrics that mirror others' state ---- */

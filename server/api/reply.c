@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "api/api.h"
+#include "base/clock.h"
 
 void api_problem(struct http_reply *reply, enum problem_code code, const char *pointer,
                  const char *format, ...) {
@@ -28,6 +29,34 @@ void api_finish(const struct api *api, struct http_reply *reply) {
                 api->max_reply_bytes);
   else if (reply->body.status == BUFFER_NO_MEMORY)
     api_problem(reply, PROBLEM_OUT_OF_MEMORY, "", "there is not enough memory for the reply");
+}
+
+/* ---- Memories ---- */
+
+struct memory *api_pin(const struct api *api, const char *name, struct http_reply *reply) {
+  struct problem problem;
+  struct memory *memory = api_find(api, name, &problem);
+  if (!memory) http_reply_problem(reply, &problem);
+  return memory;
+}
+
+struct memory *api_find(const struct api *api, const char *name, struct problem *problem) {
+  struct memory *memory = registry_pin(api->registry, name);
+  if (!memory) {
+    problem_set(problem, PROBLEM_MEMORY_NOT_FOUND, "", "there is no memory named \"%s\"", name);
+    return NULL;
+  }
+  if (memory->damaged) {
+    problem_set(problem, PROBLEM_MEMORY_DAMAGED, "",
+                "%s; replace or delete the memory, or restore a backup", memory->damaged);
+    memory_free(memory);
+    return NULL;
+  }
+  if (memory->soonest == NEVER_EXPIRES) return memory;
+  struct memory *now = memory_at_time(memory, clock_wall_ms());
+  memory_free(memory);
+  if (!now) problem_set_status(problem, ATTN_NO_MEMORY, "");
+  return now;
 }
 
 /* ---- ETags and preconditions ---- */
@@ -67,10 +96,11 @@ bool api_is_known(const struct http_request *request, int64_t version) {
 /* ---- META ---- */
 
 /* Numbers in force; a tensor is described by its shape, since a memory's list
- * entry should not be as long as the memory. A top_k that isn't set is left
- * out. */
+ * entry should not be as long as the memory, or left out. So is a top_k that
+ * isn't set. */
 static void write_argument(struct json_writer *writer, const attn_param_info *info,
-                           const attn_argument *argument) {
+                           const attn_argument *argument, bool shapes) {
+  if (argument->data && !shapes) return;
   if (argument->data) {
     json_name(writer, argument->name);
     json_open_object(writer);
@@ -86,7 +116,7 @@ static void write_argument(struct json_writer *writer, const attn_param_info *in
   }
 }
 
-static void write_score(struct json_writer *writer, const struct memory *memory) {
+void api_write_score(struct json_writer *writer, const struct memory *memory, bool shapes) {
   const attn_score_info *info = attn_score_get_info(memory->score);
   json_open_object(writer);
   json_name(writer, "type");
@@ -94,19 +124,20 @@ static void write_score(struct json_writer *writer, const struct memory *memory)
   for (size_t p = 0; p < info->param_count; p++) {
     const attn_argument argument =
         attn_score_get_argument(memory->score, p, attn_snapshot_key_dim(memory->snapshot));
-    write_argument(writer, &info->params[p], &argument);
+    write_argument(writer, &info->params[p], &argument, shapes);
   }
   json_close_object(writer);
 }
 
-static void write_normalization(struct json_writer *writer, const attn_normalization *norm) {
+void api_write_normalization(struct json_writer *writer, const struct memory *memory) {
+  const attn_normalization *norm = memory->normalization;
   const attn_normalization_info *info = attn_normalization_get_info(norm);
   json_open_object(writer);
   json_name(writer, "type");
   json_text(writer, info->name);
   for (size_t p = 0; p < info->param_count; p++) {
     const attn_argument argument = attn_normalization_get_argument(norm, p);
-    write_argument(writer, &info->params[p], &argument);
+    write_argument(writer, &info->params[p], &argument, true);
   }
   json_close_object(writer);
 }
@@ -124,6 +155,12 @@ void api_write_meta(struct json_writer *writer, const struct memory *memory) {
   json_text(writer, memory->name);
   json_name(writer, "version");
   json_integer(writer, memory->version);
+  if (memory->damaged) {
+    json_name(writer, "damaged");
+    json_text(writer, memory->damaged);
+    json_close_object(writer);
+    return;
+  }
   write_count(writer, "rows", attn_snapshot_rows(snapshot));
   write_count(writer, "query_dim", attn_score_query_dim(memory->score, key_dim));
   write_count(writer, "key_dim", key_dim);
@@ -131,9 +168,13 @@ void api_write_meta(struct json_writer *writer, const struct memory *memory) {
   json_name(writer, "dtype");
   json_text(writer, attn_dtype_info_at((size_t)attn_snapshot_dtype(snapshot))->name);
   json_name(writer, "score");
-  write_score(writer, memory);
+  api_write_score(writer, memory, true);
   json_name(writer, "normalization");
-  write_normalization(writer, memory->normalization);
+  api_write_normalization(writer, memory);
+  if (memory->ttl_ms > 0) {
+    json_name(writer, "ttl_seconds");
+    json_double(writer, (double)memory->ttl_ms / 1000);
+  }
   write_count(writer, "bytes", memory_bytes(memory));
   json_close_object(writer);
 }

@@ -16,18 +16,32 @@
   X(GET, "/openapi.json", api_openapi, IO, "getOpenapi", "This document.", .works_unready = true)  \
   X(GET, "/v1/memories", api_list_memories, WORKER, "listMemories",                                \
     "All memories, sorted by name.", )                                                             \
-  X(GET, "/v1/memories/{name}", api_get_memory, IO, "getMemory",                                   \
-    "What a memory is: shapes, defaults, version.", )                                              \
+  X(GET, "/v1/memories/{name}", api_get_memory, WORKER, "getMemory",                               \
+    "What a memory is: shapes, defaults, version; or, as safetensors, all of it.",                 \
+    .cost = api_get_memory_cost, .sends_tensors = true)                                            \
   X(PUT, "/v1/memories/{name}", api_put_memory, WORKER, "putMemory",                               \
-    "Create a memory or replace it whole.", .takes_body = true)                                    \
-  X(DELETE, "/v1/memories/{name}", api_delete_memory, WORKER, "deleteMemory",                      \
-    "Delete a memory.", )                                                                          \
+    "Create a memory or replace it whole.", .completes = true, .takes_body = true,                 \
+    .takes_tensors = true, .upload = &api_put_memory_upload)                                       \
+  X(PATCH, "/v1/memories/{name}", api_patch_memory, WORKER, "patchMemory",                         \
+    "Change a memory's score, normalization or time to live.", .completes = true,                  \
+    .takes_body = true)                                                                            \
+  X(DELETE, "/v1/memories/{name}", api_delete_memory, WORKER, "deleteMemory", "Delete a memory.",  \
+    .completes = true)                                                                             \
+  X(GET, "/v1/memories/{name}/rows", api_list_rows, WORKER, "listRows", "A page of rows.", )       \
+  X(POST, "/v1/memories/{name}/rows", api_post_rows, WORKER, "postRows",                           \
+    "Append rows, or put them in the place of those with the same ids.", .completes = true,        \
+    .takes_body = true, .takes_tensors = true)                                                     \
+  X(DELETE, "/v1/memories/{name}/rows", api_delete_rows, WORKER, "deleteRows",                     \
+    "Delete rows by id.", .completes = true, .takes_body = true)                                   \
   X(POST, "/v1/memories/{name}/attend", api_attend_stored, WORKER, "attend",                       \
     "Attention of a batch of queries over a memory.", .cost = api_attend_stored_cost,              \
-    .completes = true, .takes_body = true)                                                         \
+    .completes = true, .takes_body = true, .takes_tensors = true, .sends_tensors = true)           \
   X(POST, "/v1/attend", api_attend_ad_hoc, WORKER, "attendAdHoc",                                  \
     "Attention over keys and values of the request, which are not kept.",                          \
-    .cost = api_attend_ad_hoc_cost, .completes = true, .takes_body = true)
+    .cost = api_attend_ad_hoc_cost, .completes = true, .takes_body = true, .takes_tensors = true,  \
+    .sends_tensors = true)                                                                         \
+  X(GET, "/v1/backup", api_backup, WORKER, "getBackup", "A consistent copy of the store.",         \
+    .completes = true)
 
 const struct http_route api_routes[] = {
 #define ROUTE(method_, pattern_, handler_, place_, operation_, summary_, ...)                      \

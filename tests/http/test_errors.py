@@ -393,7 +393,8 @@ def test_memory_not_found_names_it(daemon):
 
 METHODS = {
     "/healthz": {"GET"}, "/readyz": {"GET"}, "/metrics": {"GET"}, "/openapi.json": {"GET"},
-    "/v1/memories": {"GET"}, "/v1/memories/victim": {"GET", "PUT", "DELETE"},
+    "/v1/memories": {"GET"}, "/v1/memories/victim": {"GET", "PUT", "PATCH", "DELETE"},
+    "/v1/memories/victim/rows": {"GET", "POST", "DELETE"}, "/v1/backup": {"GET"},
     "/v1/memories/victim/attend": {"POST"}, "/v1/attend": {"POST"},
 }
 

@@ -319,14 +319,6 @@ def test_members_in_any_order_with_any_space(daemon, path):
     assert reply.json["weights"] == [[{"row": 0, "id": "a", "weight": 1}]]
 
 
-@pytest.mark.parametrize("method, tail", [
-    ("GET", "/rows"), ("POST", "/rows"), ("DELETE", "/rows"),
-])
-def test_rows_are_not_there_yet(daemon, path, method, tail):
-    daemon.put(path, PAIR)
-    is_problem(daemon.request(method, path + tail), 404, "not_found")
-
-
 @pytest.mark.parametrize("where", ["/v2", "/v2/health/live", "/v2/models/x", "/", "/v1", "/nothing"])
 def test_nothing_there(daemon, where):
     is_problem(daemon.get(where), 404, "not_found")

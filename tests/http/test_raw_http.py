@@ -390,8 +390,8 @@ def test_allow(daemon):
     with Wire(daemon) as connection:
         reply = connection.ask(request(b"POST /healthz HTTP/1.1"))
         assert reply.header("Allow") == "GET, HEAD"
-        reply = connection.ask(request(b"PATCH /v1/memories/x HTTP/1.1"))
-        assert {m.strip() for m in reply.header("Allow").split(",")} == {"GET", "HEAD", "PUT", "DELETE"}
+        reply = connection.ask(request(b"BREW /v1/memories/x HTTP/1.1"))
+        assert {m.strip() for m in reply.header("Allow").split(",")} == {"GET", "HEAD", "PUT", "PATCH", "DELETE"}
         assert connection.ask(request(GET)).header("Allow") is None
 
 

@@ -1,0 +1,181 @@
+/* From a body, of whatever form, to a memory that is not yet published.
+ *
+ * Before any of its rows gets a place in RAM a memory is held against the limits
+ * and against what RAM is left. A JSON body has been parsed into matrices by
+ * then, and is copied; a binary one goes from the socket straight to where its
+ * rows will stay (lib/filler.c), so that importing takes the RAM of the memory
+ * and hardly more. */
+#include "api/building.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/clock.h"
+
+bool building_check(const struct api *api, size_t rows, size_t key_dim, size_t value_dim,
+                    struct problem *problem) {
+  if (rows > api->max_rows)
+    return problem_set(problem, PROBLEM_LIMIT_EXCEEDED, "/keys",
+                       "%zu rows are more than the %zu that a memory may have", rows,
+                       api->max_rows);
+  if (key_dim > api->max_dim || value_dim > api->max_dim)
+    return problem_set(problem, PROBLEM_LIMIT_EXCEEDED,
+                       key_dim > api->max_dim ? "/keys" : "/values",
+                       "rows of %zu numbers are longer than the %zu that are allowed",
+                       key_dim > api->max_dim ? key_dim : value_dim, api->max_dim);
+  return true;
+}
+
+/* Within the limits, and the RAM taken from the budget. */
+static bool admit(struct api *api, const attn_snapshot *shape, size_t rows, size_t *charge,
+                  struct problem *problem) {
+  if (!building_check(api, rows, attn_snapshot_key_dim(shape), attn_snapshot_value_dim(shape),
+                      problem))
+    return false;
+  const size_t bytes = attn_snapshot_bytes_of(shape, rows);
+  if (bytes == SIZE_MAX) return problem_set_status(problem, ATTN_TOO_LARGE, "");
+  if (!budget_take(&api->budget, bytes, problem)) return false;
+  *charge = bytes;
+  return true;
+}
+
+/* Ids and times of the rows of a body. */
+static bool make_tags(const struct memory_body *body, size_t rows, struct row_tags **tags) {
+  const int64_t ttl = (int64_t)(body->ttl_seconds * 1000);
+  int64_t *expiries = ttl > 0 && rows > 0 ? malloc(rows * sizeof *expiries) : NULL;
+  if (ttl > 0 && rows > 0 && !expiries) return false;
+  const int64_t expiry = clock_wall_ms() + ttl;
+  for (size_t i = 0; expiries && i < rows; i++)
+    expiries[i] = expiry;
+  const struct tags_edit edit = {
+      .added_count = rows, .added_ids = body->ids, .added_expiries = expiries};
+  const bool made = row_tags_edit(tags, NULL, 0, &edit);
+  free(expiries);
+  return made;
+}
+
+static attn_status make_memory(const char *name, const struct memory_body *body,
+                               attn_snapshot *snapshot, struct memory **memory) {
+  struct memory parts = {.name = name,
+                         .snapshot = snapshot,
+                         .score = body->score,
+                         .normalization = body->normalization,
+                         .ttl_ms = (int64_t)(body->ttl_seconds * 1000)};
+  *memory = NULL;
+  if (make_tags(body, attn_snapshot_rows(snapshot), &parts.tags)) *memory = memory_create(&parts);
+  row_tags_free(parts.tags);
+  return *memory ? ATTN_OK : ATTN_NO_MEMORY;
+}
+
+struct memory *building_make(struct api *api, const char *name, const struct memory_body *body,
+                             size_t *charge, struct problem *problem) {
+  attn_snapshot *empty = NULL, *filled = NULL;
+  struct memory *memory = NULL;
+  *charge = 0;
+  attn_status status =
+      attn_snapshot_create_typed(&empty, body->key_dim, body->value_dim, body->dtype);
+  if (status == ATTN_OK) {
+    if (!admit(api, empty, body->keys.rows, charge, problem)) goto done;
+    status =
+        attn_snapshot_append(&filled, empty, body->keys.data, body->values.data, body->keys.rows);
+  }
+  if (status == ATTN_OK) status = make_memory(name, body, filled, &memory);
+  if (status != ATTN_OK) problem_set_status(problem, status, "");
+done:
+  if (!memory) budget_give(&api->budget, *charge);
+  attn_snapshot_free(empty);
+  attn_snapshot_free(filled);
+  return memory;
+}
+
+/* ---- Bodies that arrive in pieces ---- */
+
+struct import {
+  struct api *api;
+  struct tensor_upload *upload;
+  attn_snapshot *shape;
+  attn_filler *filler; /* NULL until the header is there, and without rows */
+  size_t charge;
+};
+
+static bool import_open(void *context, size_t rows, size_t key_dim, size_t value_dim,
+                        attn_dtype dtype, struct problem *problem) {
+  struct import *import = context;
+  attn_status status = attn_snapshot_create_typed(&import->shape, key_dim, value_dim, dtype);
+  if (status == ATTN_OK) {
+    if (!admit(import->api, import->shape, rows, &import->charge, problem)) return false;
+    if (rows > 0) status = attn_filler_create(&import->filler, import->shape, rows);
+  }
+  return status == ATTN_OK || problem_set_status(problem, status, "");
+}
+
+static bool import_keys(void *context, size_t first, size_t rows, const float *numbers,
+                        struct problem *problem) {
+  const struct import *import = context;
+  const attn_status status = attn_filler_keys(import->filler, first, rows, numbers);
+  return status == ATTN_OK || problem_set_status(problem, status, "/keys");
+}
+
+static bool import_values(void *context, size_t first, size_t rows, const float *numbers,
+                          struct problem *problem) {
+  const struct import *import = context;
+  const attn_status status = attn_filler_values(import->filler, first, rows, numbers);
+  return status == ATTN_OK || problem_set_status(problem, status, "/values");
+}
+
+void import_free(struct import *import) {
+  if (!import) return;
+  budget_give(&import->api->budget, import->charge);
+  tensor_upload_free(import->upload);
+  attn_filler_free(import->filler);
+  attn_snapshot_free(import->shape);
+  free(import);
+}
+
+struct import *import_create(struct api *api, const struct memory_override *override) {
+  struct import *import = calloc(1, sizeof *import);
+  if (!import) return NULL;
+  const struct tensor_rows_sink sink = {
+      .open = import_open, .keys = import_keys, .values = import_values, .context = import};
+  const struct tensor_upload_options options = {
+      .kind = BODY_MEMORY,
+      .override = override ? *override : (struct memory_override){.score = NULL},
+      .held_bytes = api->max_reply_bytes,
+      .rows = &sink};
+  import->api = api;
+  import->upload = tensor_upload_create(&options);
+  if (import->upload) return import;
+  import_free(import);
+  return NULL;
+}
+
+bool import_feed(struct import *import, const char *bytes, size_t count, struct problem *problem) {
+  return tensor_upload_feed(import->upload, bytes, count, problem);
+}
+
+struct memory *import_finish(struct import *import, const char *name, size_t *charge,
+                             struct problem *problem) {
+  struct memory_body body;
+  attn_snapshot *snapshot = NULL;
+  struct memory *memory = NULL;
+  if (!tensor_upload_finish_memory(import->upload, &body, problem)) return NULL;
+  attn_status status = ATTN_OK;
+  if (import->filler) {
+    status = attn_filler_finish(import->filler, &snapshot);
+  } else {
+    if (!building_check(import->api, 0, body.key_dim, body.value_dim, problem)) {
+      memory_body_free(&body);
+      return NULL;
+    }
+    status = attn_snapshot_create_typed(&snapshot, body.key_dim, body.value_dim, body.dtype);
+  }
+  if (status == ATTN_OK) status = make_memory(name, &body, snapshot, &memory);
+  if (status != ATTN_OK) problem_set_status(problem, status, "");
+  if (memory) {
+    *charge = import->charge;
+    import->charge = 0;
+  }
+  attn_snapshot_free(snapshot);
+  memory_body_free(&body);
+  return memory;
+}

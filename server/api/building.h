@@ -1,0 +1,27 @@
+/* Memories from bodies, not yet published, and the RAM they take. */
+#ifndef API_BUILDING_H
+#define API_BUILDING_H
+
+#include "api/api.h"
+#include "codec/tensor_body.h"
+
+/* The limits of shapes; false with the problem filled. */
+bool building_check(const struct api *api, size_t rows, size_t key_dim, size_t value_dim,
+                    struct problem *problem);
+
+/* From a parsed body. What it takes from the budget is *charge, the caller's to
+ * give back. NULL with the problem filled. */
+struct memory *building_make(struct api *api, const char *name, const struct memory_body *body,
+                             size_t *charge, struct problem *problem);
+
+/* From a binary body that comes in pieces. */
+struct import;
+
+/* The override has to stay as it is; NULL: none. NULL where memory is short. */
+struct import *import_create(struct api *api, const struct memory_override *override);
+bool import_feed(struct import *import, const char *bytes, size_t count, struct problem *problem);
+struct memory *import_finish(struct import *import, const char *name, size_t *charge,
+                             struct problem *problem);
+void import_free(struct import *import); /* accepts NULL */
+
+#endif
