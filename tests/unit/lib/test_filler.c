@@ -1,0 +1,183 @@
+/* Fillers: whatever the pieces and their order, the outcome is that of one
+ * append of all rows, to the bit. */
+#include "table.h"
+
+static attn_filler *filler_of(const attn_snapshot *like, size_t rows) {
+  attn_filler *filler = NULL;
+  CHECK_STATUS(ATTN_OK, attn_filler_create(&filler, like, rows));
+  return filler;
+}
+
+/* All rows of one stream, in pieces that are given in any order, some twice: the
+ * first time with other numbers. */
+static void give(rng *r, attn_filler *filler, const table *t, bool keys, size_t most) {
+  const size_t dim = keys ? t->dk : t->dv;
+  attn_status (*put)(attn_filler *, size_t, size_t, const float *) =
+      keys ? attn_filler_keys : attn_filler_values;
+  const float *numbers = keys ? t->keys : t->values;
+  size_t *cuts = must_alloc(t->rows + 1, sizeof *cuts), pieces = 0;
+  while (cuts[pieces] < t->rows) {
+    const size_t left = t->rows - cuts[pieces], count = rng_between(r, 1, most);
+    cuts[pieces + 1] = cuts[pieces] + (count < left ? count : left);
+    pieces++;
+  }
+  const size_t step = rng_chance(r, 0.5) ? 1 : pieces - 1, start = rng_between(r, 0, pieces - 1);
+  for (size_t i = 0, p = start; i < pieces; i++, p = (p + (step ? step : 1)) % pieces) {
+    const size_t first = cuts[p], count = cuts[p + 1] - first;
+    if (rng_chance(r, 0.2)) {
+      float *other = floats_new(count * dim);
+      fill(other, count * dim, 1000);
+      CHECK_STATUS(ATTN_OK, put(filler, first, count, other));
+      floats_free(other);
+    }
+    CHECK_STATUS(ATTN_OK, put(filler, first, count, numbers + first * dim));
+    CHECK_STATUS(ATTN_OK, put(filler, first, 0, NULL));
+  }
+  free(cuts);
+}
+
+static const struct {
+  size_t rows, dk, dv, piece; /* the largest number of rows at once */
+} fillings[] = {{1, 1, 1, 1},         {37, 5, 3, 1},       {900, 16, 3, 40},
+                {700, 130, 150, 512}, {5000, 8, 1, 3000},  {70, 3000, 20, 40},
+                {33, 2, 9001, 7},     {40000, 7, 9, 9000}, {64, 33, 17, 64}};
+
+START_TEST(test_like_an_append) {
+  const attn_dtype dtype = (attn_dtype)_i;
+  for (size_t i = 0; i < COUNT(fillings); i++) {
+    rng r = rng_for_case((uint64_t)_i * 100 + i);
+    table t = table_random(&r, fillings[i].rows, fillings[i].dk, fillings[i].dv, dtype);
+    attn_snapshot *appended = memory_of(&t, dtype), *filled = NULL, *again = NULL;
+    attn_filler *filler = filler_of(appended, t.rows);
+    const bool keys_first = rng_chance(&r, 0.5);
+    give(&r, filler, &t, keys_first, fillings[i].piece);
+    CHECK_STATUS(ATTN_BAD_ARGUMENT, attn_filler_finish(filler, &filled));
+    give(&r, filler, &t, !keys_first, fillings[i].piece);
+    CHECK_STATUS(ATTN_OK, attn_filler_finish(filler, &filled));
+    check_rows(filled, &t);
+    check_extent(filled, &t);
+    ck_assert(same_layout(filled, appended));
+    ck_assert_uint_eq(attn_snapshot_bytes(filled), attn_snapshot_bytes(appended));
+    ck_assert_uint_eq(attn_snapshot_bytes(filled), attn_snapshot_bytes_of(appended, t.rows));
+    check_same_answers((uint64_t)_i * 100 + i, filled, appended);
+    /* What was published is not changed any more. */
+    CHECK_STATUS(ATTN_BAD_ARGUMENT, attn_filler_keys(filler, 0, 1, t.keys));
+    CHECK_STATUS(ATTN_BAD_ARGUMENT, attn_filler_values(filler, 0, 1, t.values));
+    CHECK_STATUS(ATTN_OK, attn_filler_finish(filler, &again));
+    attn_filler_free(filler);
+    check_rows(again, &t);
+    attn_snapshot_free(again);
+    check_rows(filled, &t);
+    attn_snapshot_free(appended);
+    attn_snapshot_free(filled);
+    table_free(&t);
+  }
+}
+END_TEST
+
+/* One row of one stream is missing, whichever it is: no snapshot. */
+START_TEST(test_every_row_is_needed) {
+  enum { ROWS = 150 };
+  rng r = rng_for_case(1000);
+  table t = table_random(&r, ROWS, 3, 2, ATTN_F32);
+  attn_snapshot *empty = empty_memory(3, 2, ATTN_F32), *made = NULL;
+  for (size_t missing = 0; missing < ROWS; missing++)
+    for (size_t stream = 0; stream < 2; stream++) {
+      attn_filler *filler = filler_of(empty, ROWS);
+      const size_t after = missing + 1, rest = ROWS - after;
+      const size_t of_keys = stream ? 0 : 1, of_values = stream ? 1 : 0;
+      CHECK_STATUS(ATTN_OK, attn_filler_keys(filler, after, rest, t.keys + after * 3));
+      CHECK_STATUS(ATTN_OK, attn_filler_values(filler, after, rest, t.values + after * 2));
+      CHECK_STATUS(ATTN_OK, attn_filler_keys(filler, 0, after - of_keys, t.keys));
+      CHECK_STATUS(ATTN_OK, attn_filler_values(filler, 0, after - of_values, t.values));
+      CHECK_STATUS(ATTN_BAD_ARGUMENT, attn_filler_finish(filler, &made));
+      if (stream == 0)
+        CHECK_STATUS(ATTN_OK, attn_filler_keys(filler, missing, 1, t.keys + missing * 3));
+      else
+        CHECK_STATUS(ATTN_OK, attn_filler_values(filler, missing, 1, t.values + missing * 2));
+      CHECK_STATUS(ATTN_OK, attn_filler_finish(filler, &made));
+      check_rows(made, &t);
+      attn_snapshot_free(made);
+      made = NULL;
+      attn_filler_free(filler);
+    }
+  attn_snapshot_free(empty);
+  table_free(&t);
+}
+END_TEST
+
+/* A number that can't be kept is refused, and its row can be given once more. */
+START_TEST(test_refused_numbers) {
+  const attn_dtype dtype = (attn_dtype)_i;
+  for (size_t i = 0; i < 40; i++) {
+    rng r = rng_for_case(2000 + i);
+    table t = table_random(&r, 200, 11, 6, dtype);
+    attn_snapshot *empty = empty_memory(11, 6, dtype), *made = NULL;
+    attn_filler *filler = filler_of(empty, t.rows);
+    const bool large = i % 2 && dtype == ATTN_F16;
+    float *number = i % 4 < 2 ? &t.keys[rng_between(&r, 0, t.rows * 11 - 1)]
+                              : &t.values[rng_between(&r, 0, t.rows * 6 - 1)];
+    const float right = *number;
+    const attn_status expected = large ? ATTN_OUT_OF_RANGE : ATTN_NOT_FINITE;
+    *number = large ? -65520.0f : i % 3 ? NAN : INFINITY;
+    CHECK_STATUS(i % 4 < 2 ? expected : ATTN_OK, attn_filler_keys(filler, 0, t.rows, t.keys));
+    CHECK_STATUS(i % 4 < 2 ? ATTN_OK : expected, attn_filler_values(filler, 0, t.rows, t.values));
+    CHECK_STATUS(ATTN_BAD_ARGUMENT, attn_filler_finish(filler, &made));
+    *number = right;
+    CHECK_STATUS(ATTN_OK, attn_filler_keys(filler, 0, t.rows, t.keys));
+    CHECK_STATUS(ATTN_OK, attn_filler_values(filler, 0, t.rows, t.values));
+    CHECK_STATUS(ATTN_OK, attn_filler_finish(filler, &made));
+    check_rows(made, &t);
+    check_extent(made, &t);
+    attn_snapshot_free(made);
+    attn_filler_free(filler);
+    attn_snapshot_free(empty);
+    table_free(&t);
+  }
+}
+END_TEST
+
+START_TEST(test_arguments) {
+  attn_snapshot *empty = empty_memory(2, 3, ATTN_F32), *made = NULL;
+  attn_filler *filler = NULL;
+  const float numbers[30] = {0};
+  CHECK_STATUS(ATTN_BAD_ARGUMENT, attn_filler_create(NULL, empty, 1));
+  CHECK_STATUS(ATTN_BAD_ARGUMENT, attn_filler_create(&filler, NULL, 1));
+  CHECK_STATUS(ATTN_BAD_ARGUMENT, attn_filler_create(&filler, empty, 0));
+  CHECK_STATUS(ATTN_TOO_LARGE, attn_filler_create(&filler, empty, SIZE_MAX));
+  CHECK_STATUS(ATTN_TOO_LARGE, attn_filler_create(&filler, empty, SIZE_MAX / 16));
+  ck_assert_ptr_null(filler);
+  ck_assert_uint_eq(attn_snapshot_bytes_of(empty, SIZE_MAX), SIZE_MAX);
+  ck_assert_uint_lt(attn_snapshot_bytes_of(empty, 1), attn_snapshot_bytes_of(empty, 17));
+  attn_filler_free(NULL);
+
+  filler = filler_of(empty, 10);
+  CHECK_STATUS(ATTN_BAD_ARGUMENT, attn_filler_keys(NULL, 0, 1, numbers));
+  CHECK_STATUS(ATTN_BAD_ARGUMENT, attn_filler_keys(filler, 0, 1, NULL));
+  CHECK_STATUS(ATTN_BAD_ARGUMENT, attn_filler_keys(filler, 0, 11, numbers));
+  CHECK_STATUS(ATTN_BAD_ARGUMENT, attn_filler_keys(filler, 10, 1, numbers));
+  CHECK_STATUS(ATTN_BAD_ARGUMENT, attn_filler_keys(filler, 11, 0, numbers));
+  CHECK_STATUS(ATTN_BAD_ARGUMENT, attn_filler_values(NULL, 0, 1, numbers));
+  CHECK_STATUS(ATTN_BAD_ARGUMENT, attn_filler_values(filler, 0, 1, NULL));
+  CHECK_STATUS(ATTN_BAD_ARGUMENT, attn_filler_values(filler, 9, 2, numbers));
+  CHECK_STATUS(ATTN_BAD_ARGUMENT, attn_filler_values(filler, SIZE_MAX, 2, numbers));
+  CHECK_STATUS(ATTN_BAD_ARGUMENT, attn_filler_values(filler, 2, SIZE_MAX, numbers));
+  CHECK_STATUS(ATTN_BAD_ARGUMENT, attn_filler_finish(filler, &made));
+  CHECK_STATUS(ATTN_OK, attn_filler_keys(filler, 0, 10, numbers));
+  CHECK_STATUS(ATTN_OK, attn_filler_values(filler, 0, 10, numbers));
+  CHECK_STATUS(ATTN_BAD_ARGUMENT, attn_filler_finish(filler, NULL));
+  CHECK_STATUS(ATTN_BAD_ARGUMENT, attn_filler_finish(NULL, &made));
+  ck_assert_ptr_null(made);
+  attn_filler_free(filler); /* full, but never finished */
+  attn_snapshot_free(empty);
+}
+END_TEST
+
+int main(void) {
+  Suite *suite = suite_create("filler");
+  add_dtype_test(suite, "like an append", test_like_an_append);
+  add_test(suite, "every row", test_every_row_is_needed);
+  add_dtype_test(suite, "refused", test_refused_numbers);
+  add_test(suite, "arguments", test_arguments);
+  return run_suite(suite);
+}
