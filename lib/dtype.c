@@ -96,36 +96,41 @@ float attn_bf16_to_float(uint16_t half) {
 #define INT8_SCALE_BITS  (~(uint64_t)0 << 36) /* leaves 17 bits of a significand */
 #define INT8_SCALE_LEAST 0x1p-126             /* below, products would lose bits */
 
-/* The largest of n patterns without their sign bits. Patterns of finite numbers
- * are ordered as the numbers' sizes are, and those of infinity and NaN are
- * above them: one pass that compares integers finds the largest number, and
- * whether all are finite. Compilers make no such loop of a scalar one at -O2.
- * Two maxima, since each waits for the one before. */
-#define DEFINE_LARGEST_PATTERN(name, number, magnitude)                                            \
+/* The largest of n patterns without their sign. Patterns of finite numbers are
+ * ordered as the numbers' sizes are, and those of infinity and NaN are above
+ * them: one pass that compares integers finds the largest number, and whether
+ * all are finite. GCC makes no such loop of a scalar one at -O2. Two maxima,
+ * since each waits for the one before. */
+#define DEFINE_LARGEST_PATTERN(name, number, size_of)                                              \
+  typedef number name##_lanes __attribute__((vector_size(16)));                                    \
+  static inline name##_lanes name##_of(name##_lanes most, const void *from, size_t bytes) {        \
+    typedef name##_lanes lanes;                                                                    \
+    lanes next = {0};                                                                              \
+    memcpy(&next, from, bytes);                                                                    \
+    const lanes size = size_of(next), above = (lanes)(size > most);                                \
+    return (size & above) | (most & ~above);                                                       \
+  }                                                                                                \
   static uint32_t name(const void *data, size_t n) {                                               \
-    typedef number lanes __attribute__((vector_size(16)));                                         \
-    typedef number numbers __attribute__((vector_size(16), aligned(1), may_alias));                \
-    typedef number one __attribute__((aligned(1), may_alias));                                     \
-    enum { LANES = 16 / sizeof(number) };                                                          \
-    const one *from = data;                                                                        \
-    lanes most[2] = {{0}, {0}};                                                                    \
-    size_t i = 0;                                                                                  \
-    for (; i + 2 * LANES <= n; i += 2 * LANES)                                                     \
-      for (size_t half = 0; half < 2; half++) {                                                    \
-        const lanes size =                                                                         \
-            *(const numbers *)(const void *)(from + i + half * LANES) & (number)(magnitude);       \
-        const lanes above = size > most[half];                                                     \
-        most[half] = (size & above) | (most[half] & ~above);                                       \
-      }                                                                                            \
+    const char *from = data, *const end = from + n * sizeof(number);                               \
+    name##_lanes most = {0}, other = {0};                                                          \
+    for (; end - from >= 32; from += 32) {                                                         \
+      most = name##_of(most, from, 16);                                                            \
+      other = name##_of(other, from + 16, 16);                                                     \
+    }                                                                                              \
+    for (; from < end; from += 16)                                                                 \
+      most = name##_of(most, from, end - from < 16 ? (size_t)(end - from) : 16);                   \
+    most = name##_of(most, &other, sizeof other);                                                  \
     number largest = 0;                                                                            \
-    for (size_t l = 0; l < 2 * LANES; l++)                                                         \
-      largest = most[l / LANES][l % LANES] > largest ? most[l / LANES][l % LANES] : largest;       \
-    for (; i < n; i++)                                                                             \
-      largest = (from[i] & (magnitude)) > largest ? (number)(from[i] & (magnitude)) : largest;     \
+    for (size_t l = 0; l < 16 / sizeof(number); l++)                                               \
+      largest = most[l] > largest ? most[l] : largest;                                             \
     return (uint32_t)largest;                                                                      \
   }
-DEFINE_LARGEST_PATTERN(largest_pattern4, int32_t, 0x7fffffff)
-DEFINE_LARGEST_PATTERN(largest_pattern2, int16_t, 0x7fff)
+#define SIZE4(v) ((v)&0x7fffffff)
+#define SIZE2(v) ((v)&0x7fff)
+#define SIZE1(v) (((v) ^ (lanes)((v) >= 0x80)) - (lanes)((v) >= 0x80)) /* 128 of -128 */
+DEFINE_LARGEST_PATTERN(largest_pattern4, int32_t, SIZE4)
+DEFINE_LARGEST_PATTERN(largest_pattern2, int16_t, SIZE2)
+DEFINE_LARGEST_PATTERN(largest_pattern1, uint8_t, SIZE1)
 
 enum { F32_INFINITY = 0x7f800000, BF16_INFINITY = 0x7f80 };
 
@@ -210,15 +215,6 @@ DEFINE_GET(attn_row_doubles, double)
 
 /* ---- Rows as they are kept ---- */
 
-static int largest_int8(const int8_t *row, size_t n) {
-  int most = 0;
-  for (size_t i = 0; i < n; i++) {
-    const int size = row[i] < 0 ? -row[i] : row[i];
-    most = size > most ? size : most;
-  }
-  return most;
-}
-
 double attn_rows_largest(const struct attn_numbers *from, size_t rows, size_t n) {
   double most = 0;
   switch (from->dtype) {
@@ -230,8 +226,8 @@ double attn_rows_largest(const struct attn_numbers *from, size_t rows, size_t n)
     return (double)attn_bf16_to_float((uint16_t)largest_pattern2(from->data, rows * n));
   case ATTN_INT8:
     for (size_t r = 0; r < rows; r++)
-      most =
-          fmax(most, (double)from->scales[r] * largest_int8((const int8_t *)from->data + r * n, n));
+      most = fmax(most, (double)from->scales[r] *
+                            largest_pattern1((const int8_t *)from->data + r * n, n));
     break;
   }
   return most;
@@ -241,7 +237,7 @@ double attn_rows_largest(const struct attn_numbers *from, size_t rows, size_t n)
  * number 127, unless it is as small as it may be. */
 static attn_status check_int8(const int8_t *row, size_t n, float scale) {
   if (!isfinite(scale)) return ATTN_NOT_FINITE;
-  const int most = largest_int8(row, n);
+  const uint32_t most = largest_pattern1(row, n);
   if (most > INT8_MOST || signbit(scale)) return ATTN_OUT_OF_RANGE;
   if (scale == 0) return most == 0 ? ATTN_OK : ATTN_OUT_OF_RANGE;
   const double exact = (double)scale;

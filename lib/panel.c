@@ -172,21 +172,29 @@ void attn_panels_copy(const struct attn_panel_shape *shape, void *to, size_t to_
  * the same wherever the row lies, and 16 of them don't wait for each other. */
 
 #define DEFINE_NORMS(name, type, widened)                                                          \
-  static inline __attribute__((always_inline)) void name##_lanes(                                  \
-      double *sums, const type *panel, const float *scales, size_t dim, size_t from, size_t to) {  \
+  static inline __attribute__((always_inline)) void name##_of(                                     \
+      double *sums, const type *panel, const float *scales, size_t dim, size_t lanes) {            \
+    double sum[ATTN_PANEL] = {0};                                                                  \
     for (size_t c = 0; c < dim; c++, panel += ATTN_PANEL)                                          \
-      for (size_t l = from; l < to; l++) {                                                         \
+      for (size_t l = 0; l < lanes; l++) {                                                         \
         const double x = (double)(widened);                                                        \
-        sums[l] += x * x;                                                                          \
+        sum[l] += x * x;                                                                           \
       }                                                                                            \
+    for (size_t l = 0; l < lanes; l++)                                                             \
+      sums[l] = sum[l];                                                                            \
     (void)scales;                                                                                  \
   }                                                                                                \
-  static void name(double *sums, const type *panel, const float *scales, size_t dim, size_t from,  \
-                   size_t to) {                                                                    \
-    if (from == 0 && to == ATTN_PANEL)                                                             \
-      name##_lanes(sums, panel, scales, dim, 0, ATTN_PANEL);                                       \
-    else                                                                                           \
-      name##_lanes(sums, panel, scales, dim, from, to);                                            \
+  static void name(double *sums, const type *panel, const float *scales, size_t dim,               \
+                   size_t lanes) {                                                                 \
+    size_t l = 0;                                                                                  \
+    if (lanes == ATTN_PANEL) {                                                                     \
+      name##_of(sums, panel, scales, dim, ATTN_PANEL);                                             \
+      return;                                                                                      \
+    }                                                                                              \
+    for (; l + 4 <= lanes; l += 4)                                                                 \
+      name##_of(sums + l, panel + l, scales ? scales + l : NULL, dim, 4);                          \
+    for (; l < lanes; l++)                                                                         \
+      name##_of(sums + l, panel + l, scales ? scales + l : NULL, dim, 1);                          \
   }
 
 DEFINE_NORMS(norms_f32, float, panel[l])
@@ -197,25 +205,24 @@ DEFINE_NORMS(norms_int8, int8_t, scales[l] * (float)panel[l])
 void attn_panels_norms(double *norms, const struct attn_numbers *panels, size_t dim, size_t row,
                        size_t count) {
   for (size_t taken; count > 0; count -= taken, row += taken, norms += taken) {
-    const size_t lane = row % ATTN_PANEL, first = row - lane;
-    taken = smaller(ATTN_PANEL - lane, count);
-    const struct attn_numbers panel = attn_numbers_after(*panels, first, first * dim);
-    double sums[ATTN_PANEL] = {0};
-    switch (panel.dtype) {
+    taken = smaller(ATTN_PANEL - row % ATTN_PANEL, count);
+    const struct attn_numbers from =
+        attn_numbers_after(*panels, row, attn_panel_place(row, 0, dim));
+    switch (from.dtype) {
     case ATTN_F32:
-      norms_f32(sums, panel.data, panel.scales, dim, lane, lane + taken);
+      norms_f32(norms, from.data, from.scales, dim, taken);
       break;
     case ATTN_F16:
-      norms_f16(sums, panel.data, panel.scales, dim, lane, lane + taken);
+      norms_f16(norms, from.data, from.scales, dim, taken);
       break;
     case ATTN_BF16:
-      norms_bf16(sums, panel.data, panel.scales, dim, lane, lane + taken);
+      norms_bf16(norms, from.data, from.scales, dim, taken);
       break;
     case ATTN_INT8:
-      norms_int8(sums, panel.data, panel.scales, dim, lane, lane + taken);
+      norms_int8(norms, from.data, from.scales, dim, taken);
       break;
     }
     for (size_t i = 0; i < taken; i++)
-      norms[i] = sqrt(sums[lane + i]);
+      norms[i] = sqrt(norms[i]);
   }
 }
