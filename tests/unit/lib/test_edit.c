@@ -225,6 +225,82 @@ START_TEST(test_random_edits) {
 }
 END_TEST
 
+/* ---- What becomes of blocks, by the rules ----
+ * Blocks of at most 32 rows; 0 ends a list. */
+static const struct {
+  size_t rows[5], removed[5]; /* of each block: the last ones of it */
+  size_t added;
+  size_t expected[5];
+} layouts[] = {
+    {{10}, {0}, 30, {32, 8}},
+    {{32, 10}, {0, 10}, 0, {32}},
+    {{32, 10}, {0, 10}, 3, {32, 3}},
+    {{32, 32}, {32, 32}, 0, {0}},
+    {{32, 32}, {32, 32}, 33, {32, 1}},
+    {{5, 32, 20}, {5, 0, 0}, 0, {32, 20}},
+    {{8, 32, 8}, {0, 32, 0}, 0, {16}},            /* what was between them is gone */
+    {{8, 32, 9}, {0, 32, 0}, 0, {8, 9}},          /* more than half a block together */
+    {{8, 30, 10}, {0, 24, 0}, 0, {14, 10}},       /* with the one before */
+    {{12, 30, 10}, {0, 24, 0}, 0, {12, 16}},      /* with the one behind */
+    {{4, 30, 6, 20}, {0, 24, 0, 0}, 0, {16, 20}}, /* with both */
+    {{10, 20, 20, 10}, {0, 20, 19, 0}, 0, {11, 10}},
+    {{20, 12}, {4, 0}, 0, {16, 12}},
+    {{20, 12}, {16, 0}, 20, {32, 4}},
+    {{8, 8, 32, 20}, {0, 0, 0, 1}, 0, {8, 8, 32, 19}}, /* only where rows were removed */
+    {{8, 8, 32, 20}, {0, 0, 0, 0}, 44, {8, 8, 32, 32, 32}},
+    {{8, 8, 32, 20}, {0, 1, 0, 0}, 0, {15, 32, 20}},
+};
+
+/* A snapshot of blocks of these lengths; the rows are the table's. */
+static attn_snapshot *memory_of_blocks(const table *t, const size_t rows[5]) {
+  attn_snapshot *empty = empty_memory(t->dk, t->dv, ATTN_F32), *parts[5] = {NULL}, *made = NULL;
+  attn_block *blocks[5];
+  size_t count = 0, first = 0;
+  for (; count < 5 && rows[count] > 0; first += rows[count++]) {
+    CHECK_STATUS(ATTN_OK, attn_snapshot_append(&parts[count], empty, t->keys + first * t->dk,
+                                               t->values + first * t->dv, rows[count]));
+    blocks[count] = attn_snapshot_block(parts[count], 0);
+  }
+  CHECK_STATUS(ATTN_OK, attn_snapshot_assemble(&made, empty, blocks, count));
+  for (size_t i = 0; i < count; i++)
+    attn_snapshot_free(parts[i]);
+  attn_snapshot_free(empty);
+  return made;
+}
+
+START_TEST(test_layouts) {
+  rng r = rng_for_case(4000);
+  table t = table_random(&r, 160, 2100, 2000, ATTN_F32);
+  for (size_t i = 0; i < COUNT(layouts); i++) {
+    attn_snapshot *memory = memory_of_blocks(&t, layouts[i].rows);
+    ck_assert_uint_eq(capacity_of(memory), 32);
+    table before = {attn_snapshot_rows(memory), t.dk, t.dv, t.keys, t.values};
+    size_t removed[160], count = 0, end = 0;
+    for (size_t b = 0; b < 5; b++) {
+      end += layouts[i].rows[b];
+      for (size_t row = end - layouts[i].removed[b]; row < end; row++)
+        removed[count++] = row;
+    }
+    const attn_edit edit = {.removed = removed,
+                            .removed_count = count,
+                            .added_keys = t.keys,
+                            .added_values = t.values,
+                            .added_count = layouts[i].added};
+    table after = table_edited(&before, &edit);
+    memory = edited(memory, &edit);
+    check_rows(memory, &after);
+    check_extent(memory, &after);
+    for (size_t b = 0; b < 5 && layouts[i].expected[b] > 0; b++)
+      ck_assert_msg(b < attn_snapshot_block_count(memory) &&
+                        attn_block_rows(attn_snapshot_block(memory, b)) == layouts[i].expected[b],
+                    "layout %zu, block %zu", i, b);
+    attn_snapshot_free(memory);
+    table_free(&after);
+  }
+  table_free(&t);
+}
+END_TEST
+
 /* Added in any pieces, rows come to lie in the same blocks, also behind blocks
  * that lost rows, and answers are the same to the bit. */
 START_TEST(test_pieces_lie_like_the_whole) {
@@ -410,6 +486,7 @@ END_TEST
 int main(void) {
   Suite *suite = suite_create("edit");
   add_dtype_test(suite, "random", test_random_edits);
+  add_test(suite, "layouts", test_layouts);
   add_dtype_test(suite, "pieces", test_pieces_lie_like_the_whole);
   add_test(suite, "one row", test_one_row_of_many);
   add_dtype_test(suite, "given back", test_ram_is_given_back);
