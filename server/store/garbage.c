@@ -207,6 +207,7 @@ enum store_status store_sweep(struct store *store, size_t bytes, bool *more) {
   *more = queue->first < queue->count;
   if (!*more) return store_failure(store) ? STORE_FAILED : STORE_OK;
   enum store_status status = store_begin(store);
+  if (status == STORE_OK) status = transaction_write(store, false);
   if (status != STORE_OK) return status;
   size_t done = queue->first, removed = 0;
   int result = SQLITE_DONE;

@@ -31,7 +31,8 @@ struct store_options store_usual_options(void) {
                                 .migrations = store_migrations,
                                 .migration_count = store_migration_count,
                                 .wal_bytes = (size_t)64 << 20,
-                                .page_bytes = 16384};
+                                .page_bytes = 16384,
+                                .bulk_bytes = (size_t)32 << 20};
 }
 
 struct store *store_create(const char *directory, const char *name,
@@ -53,7 +54,7 @@ void store_close(struct store *store) {
   if (!store) return;
   store_rollback(store);
   if (store->db) {
-    store_checkpoint(store);
+    connection_settle(store);
     connection_close(store);
   }
   if (store->witness >= 0) close(store->witness);
@@ -133,7 +134,7 @@ static void tidy(struct store *store) {
   bool more = true;
   while (more && store_sweep(store, SWEEP_BYTES, &more) == STORE_OK) {
   }
-  store_checkpoint(store);
+  connection_settle(store);
 }
 
 struct store *store_open_with(const char *directory, const struct store_options *options,

@@ -198,7 +198,7 @@ enum store_status transaction_end(struct store *store, enum store_status status)
   store->root_before.next_id = store->root.next_id; /* an id that was given stays given */
   store->root = store->root_before;
   store->garbage.count = store->garbage_before;
-  store->writing = false;
+  store->writing = store->begun = false;
   store->last = status;
   return status;
 }
@@ -210,7 +210,7 @@ enum store_status transaction_fail(struct store *store, int result) {
   transaction_end(store, status);
   /* Where pages of the database take it, the log can start anew, and even on a
    * full disk there is room for something small, such as dropping a memory. */
-  if (status == STORE_FULL && was_writing) store_checkpoint(store);
+  if (status == STORE_FULL && was_writing && !store->direct) store_checkpoint(store);
   return status;
 }
 
@@ -220,7 +220,7 @@ enum store_status transaction_check(const struct store *store) {
 }
 
 void store_checkpoint(struct store *store) {
-  if (store_failure(store)) return;
+  if (store_failure(store) || store->direct) return;
   int in_log = 0, done = 0;
   int result =
       sqlite3_wal_checkpoint_v2(store->db, "main", SQLITE_CHECKPOINT_PASSIVE, &in_log, &done);
@@ -235,27 +235,72 @@ void store_checkpoint(struct store *store) {
   store->checkpoint_at = store->wal_pages + usual / 4;
 }
 
+/* ---- Transactions ---- */
+
+/* Asks for a mode, or for none; SQLite answers with what it is now. */
+static int ask_mode(struct store *store, const char *query) {
+  sqlite3_stmt *statement;
+  int result = sqlite3_prepare_v2(store->db, query, -1, &statement, NULL);
+  if (result == SQLITE_OK) result = sqlite3_step(statement);
+  const char *mode = result == SQLITE_ROW ? (const char *)sqlite3_column_text(statement, 0) : NULL;
+  if (mode) store->direct = sqlite3_stricmp(mode, "wal") != 0;
+  sqlite3_finalize(statement);
+  return mode ? SQLITE_OK : result == SQLITE_ROW ? SQLITE_NOMEM : result;
+}
+
+/* Where there is no room to change it, the mode that is goes on: it is as good,
+ * only slower. */
+static void choose_mode(struct store *store, bool direct) {
+  if (store->direct == direct) return;
+  int result =
+      ask_mode(store, direct ? "PRAGMA journal_mode = PERSIST" : "PRAGMA journal_mode = WAL");
+  if (result != SQLITE_OK && status_of_writing(store, result) == STORE_FAILED)
+    give_up(store, result);
+  else if (result != SQLITE_OK && ask_mode(store, "PRAGMA journal_mode") != SQLITE_OK)
+    give_up(store, result);
+  if (store->direct) store->wal_pages = 0;
+}
+
+void connection_settle(struct store *store) {
+  if (store_failure(store)) return;
+  choose_mode(store, false);
+  store_checkpoint(store);
+}
+
 enum store_status store_begin(struct store *store) {
   if (store->wal_pages >= store->checkpoint_at) store_checkpoint(store);
   store->last = STORE_FAILED;
   if (store_failure(store)) return STORE_FAILED;
   store->root_before = store->root;
   store->garbage_before = store->garbage.count;
+  store->bulk = store->chunk_bytes >= store->options.bulk_bytes;
+  store->chunk_bytes = 0;
+  store->writing = true;
+  store->begun = false;
+  return STORE_OK;
+}
+
+enum store_status transaction_write(struct store *store, bool chunk) {
+  if (!store->writing || store->begun) return transaction_check(store);
+  choose_mode(store, chunk && store->bulk);
+  if (store_failure(store)) return transaction_end(store, STORE_FAILED);
   int result = statement_run(statement_get(store, BEGIN_WRITE));
   if (result != SQLITE_OK) return transaction_fail(store, result);
-  store->writing = true;
+  store->begun = true;
   return STORE_OK;
 }
 
 enum store_status store_commit(struct store *store) {
   if (!store->writing) return transaction_check(store);
-  store->root.commits++;
-  int result = root_write(store);
-  if (result == SQLITE_OK) result = statement_run(statement_get(store, COMMIT_WRITE));
-  if (result != SQLITE_OK) return transaction_fail(store, result);
-  store->writing = false;
+  if (store->begun) {
+    store->root.commits++;
+    int result = root_write(store);
+    if (result == SQLITE_OK) result = statement_run(statement_get(store, COMMIT_WRITE));
+    if (result != SQLITE_OK) return transaction_fail(store, result);
+    witness_write(store);
+  }
+  store->writing = store->begun = false;
   store->last = STORE_FAILED;
-  witness_write(store);
   return STORE_OK;
 }
 

@@ -47,6 +47,7 @@ struct store_options {
   size_t migration_count;
   size_t wal_bytes;  /* a write-ahead log beyond this is copied into the database */
   size_t page_bytes; /* of a new database */
+  size_t bulk_bytes; /* after so many bytes of chunks in one transaction the next is bulk */
 };
 
 struct store_options store_usual_options(void);
@@ -126,7 +127,11 @@ struct store {
   struct head *heads;            /* as the store was opened, in order of ids */
   size_t head_count;
 
-  bool writing;           /* a transaction is under way */
+  bool writing;           /* a transaction is under way ... */
+  bool begun;             /* ... and has written something */
+  bool direct;            /* SQLite writes into the database, not into a log */
+  bool bulk;              /* the last one was so large that this one may be written directly */
+  size_t chunk_bytes;     /* put in this transaction, or in the last one */
   enum store_status last; /* what ended the last one */
   struct garbage_queue garbage;
   size_t garbage_before;
@@ -164,10 +169,14 @@ enum store_status transaction_fail(struct store *store, int result);
 enum store_status transaction_end(struct store *store, enum store_status status);
 /* STORE_OK where one is under way, else what ended it. */
 enum store_status transaction_check(const struct store *store);
+/* The same, before something is written: with that it really begins. */
+enum store_status transaction_write(struct store *store, bool chunk);
 
 /* Copies the log into the database. An error is the next write's, never that of
  * a commit that is durable already. */
 void store_checkpoint(struct store *store);
+/* All that is committed goes into the database, as a close wants it. */
+void connection_settle(struct store *store);
 
 /* ---- schema.c ---- */
 

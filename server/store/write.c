@@ -14,7 +14,7 @@
 
 enum store_status store_put_chunk(struct store *store, int64_t id, int64_t chunk, const void *data,
                                   size_t size) {
-  if (!store->writing) return transaction_check(store);
+  if (transaction_write(store, true) != STORE_OK) return transaction_check(store);
   sqlite3_stmt *statement = statement_get(store, WRITE_CHUNK);
   int result = bind_blob(statement, 4, data, size);
   sqlite3_bind_int64(statement, 1, id);
@@ -22,6 +22,7 @@ enum store_status store_put_chunk(struct store *store, int64_t id, int64_t chunk
   sqlite3_bind_int64(statement, 3,
                      (int64_t)checksum(RECORD_CHUNK, id, chunk, size ? data : "", size));
   if (result == SQLITE_OK) result = statement_run(statement);
+  store->chunk_bytes += size;
   return result == SQLITE_OK ? STORE_OK : transaction_fail(store, result);
 }
 
@@ -156,7 +157,7 @@ static enum store_status put_base(struct store *store, const struct store_base *
 }
 
 enum store_status store_put_base(struct store *store, const struct store_base *base) {
-  if (!store->writing) return transaction_check(store);
+  if (transaction_write(store, false) != STORE_OK) return transaction_check(store);
   if (strlen(base->name) > STORE_NAME_MAX) return transaction_end(store, STORE_DAMAGED);
   struct buffer there, list;
   buffer_init(&there, 0);
@@ -169,7 +170,7 @@ enum store_status store_put_base(struct store *store, const struct store_base *b
 
 enum store_status store_put_change(struct store *store, int64_t id, int64_t version,
                                    const void *data, size_t size) {
-  if (!store->writing) return transaction_check(store);
+  if (transaction_write(store, false) != STORE_OK) return transaction_check(store);
   struct head before;
   enum store_status status = head_read(store, id, &before);
   if (status == STORE_OK && version != before.memory.version + 1) status = STORE_DAMAGED;
@@ -188,7 +189,7 @@ enum store_status store_put_change(struct store *store, int64_t id, int64_t vers
 }
 
 enum store_status store_drop_memory(struct store *store, int64_t id, int64_t version) {
-  if (!store->writing) return transaction_check(store);
+  if (transaction_write(store, false) != STORE_OK) return transaction_check(store);
   struct head before;
   bool found;
   enum store_status status = head_find(store, id, &before, &found);

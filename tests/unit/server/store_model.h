@@ -39,7 +39,7 @@ struct model_memory {
 struct model {
   struct model_memory memories[MODEL_MEMORIES]; /* in order of ids */
   size_t count;
-  int64_t floor;
+  int64_t floor, next_id;
   size_t largest; /* the largest piece to be made */
 };
 
@@ -186,6 +186,7 @@ static inline struct piece random_piece(uint64_t *state, size_t largest, int64_t
 
 static inline enum store_status put_piece(struct store *store, int64_t id, struct piece piece,
                                           bool change) {
+  if (!store) return STORE_OK;
   unsigned char *bytes = malloc(piece.size + 8);
   ck_assert_ptr_nonnull(bytes);
   fill(bytes, piece);
@@ -198,6 +199,7 @@ static inline enum store_status put_piece(struct store *store, int64_t id, struc
 
 static inline enum store_status put_model_base(struct store *store,
                                                const struct model_memory *memory) {
+  if (!store) return STORE_OK;
   unsigned char *bytes = malloc(memory->base.size + 8 + sizeof(int64_t[1 + MODEL_CHUNKS]));
   ck_assert_ptr_nonnull(bytes);
   int64_t chunks[MODEL_CHUNKS];
@@ -231,7 +233,8 @@ static inline enum store_status make_memory(struct store *store, struct model *m
                                             const char *name, int64_t version, uint64_t *state) {
   struct model_memory *memory = &model->memories[model->count++];
   memset(memory, 0, sizeof *memory);
-  memory->id = store_new_id(store);
+  memory->id = store ? store_new_id(store) : model->next_id;
+  model->next_id = memory->id + 1;
   memory->next_chunk = 1;
   snprintf(memory->name, sizeof memory->name, "%s", name);
   memory->base_version = memory->version = version;
@@ -242,7 +245,8 @@ static inline enum store_status make_memory(struct store *store, struct model *m
 
 static inline enum store_status drop(struct store *store, struct model *model, size_t index) {
   struct model_memory *memory = &model->memories[index];
-  enum store_status status = store_drop_memory(store, memory->id, memory->version);
+  enum store_status status =
+      store ? store_drop_memory(store, memory->id, memory->version) : STORE_OK;
   if (memory->version > model->floor) model->floor = memory->version;
   memmove(memory, memory + 1, (--model->count - index) * sizeof *memory);
   return status;
@@ -296,15 +300,16 @@ static inline enum store_status random_write(struct store *store, struct model *
 
 /* One transaction; `model` becomes what it made when STORE_OK is returned, and
  * stays what it was otherwise. `next`, where it isn't NULL, gets what the
- * transaction would make, before it is committed. */
+ * transaction would make, before it is committed. Without a store the model alone
+ * goes on, as it would with one. */
 static inline enum store_status random_transaction(struct store *store, struct model *model,
                                                    uint64_t *state, struct model *next) {
   struct model after = *model;
-  enum store_status status = store_begin(store);
+  enum store_status status = store ? store_begin(store) : STORE_OK;
   for (size_t writes = 1 + next_random(state) % 4; status == STORE_OK && writes > 0; writes--)
     status = random_write(store, &after, state);
   if (next) *next = after;
-  if (status == STORE_OK) status = store_commit(store);
+  if (status == STORE_OK && store) status = store_commit(store);
   if (status == STORE_OK) *model = after;
   return status;
 }
@@ -313,7 +318,8 @@ static inline enum store_status random_transaction(struct store *store, struct m
 
 static inline void make_scratch(char *path, size_t size) {
   const char *parent = getenv("TMPDIR");
-  snprintf(path, size, "%s/store-XXXXXX", parent && *parent ? parent : "/tmp");
+  if (!parent || !*parent) parent = access("/dev/shm", W_OK) == 0 ? "/dev/shm" : "/tmp";
+  snprintf(path, size, "%s/store-XXXXXX", parent);
   ck_assert_ptr_nonnull(mkdtemp(path));
 }
 
@@ -390,9 +396,19 @@ static inline void copy_folder(const char *from, char *to) {
   each_file(from, copy_visited, to);
 }
 
+/* So that little data goes through all that much data would. */
+static inline struct store_options small_options(void) {
+  struct store_options options = store_usual_options();
+  options.page_bytes = 4096;
+  options.wal_bytes = 150000;
+  options.bulk_bytes = 10000;
+  return options;
+}
+
 static inline struct store *open_good(const char *directory) {
+  const struct store_options options = small_options();
   char error[512] = "";
-  struct store *store = store_open(directory, error, sizeof error);
+  struct store *store = store_open_with(directory, &options, error, sizeof error);
   ck_assert_msg(store != NULL, "%s", error);
   return store;
 }
