@@ -203,11 +203,25 @@ enum store_status transaction_end(struct store *store, enum store_status status)
   return status;
 }
 
+/* Whether the database is as it was before the transaction. */
+static bool is_rolled_back(struct store *store) {
+  struct root root;
+  bool valid;
+  return root_read(store, &root, &valid) == SQLITE_OK && valid &&
+         root.commits == store->root.commits;
+}
+
 enum store_status transaction_fail(struct store *store, int result) {
   enum store_status status = status_of_writing(store, result);
   if (status == STORE_FAILED) give_up(store, result);
   bool was_writing = store->writing;
   transaction_end(store, status);
+  /* Without a log the last step of a commit writes over the journal's head. Where
+   * that fails in part, there is nothing left to roll back with. */
+  if (status != STORE_FAILED && store->direct && !is_rolled_back(store)) {
+    give_up(store, result);
+    store->last = status = STORE_FAILED;
+  }
   /* Where pages of the database take it, the log can start anew, and even on a
    * full disk there is room for something small, such as dropping a memory. */
   if (status == STORE_FULL && was_writing && !store->direct) store_checkpoint(store);

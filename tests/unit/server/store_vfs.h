@@ -234,6 +234,13 @@ static inline struct disk_file *disk_open(struct layer *layer, const char *path,
   return disk;
 }
 
+/* The first sync of a new journal or log syncs the folder too, and with it
+ * whatever was deleted before. */
+static inline void folder_synced(struct layer *layer) {
+  for (size_t i = 0; i < layer->file_count; i++)
+    if (layer->files[i].gone) disk_clear(&layer->files[i]);
+}
+
 /* ---- SQLite's methods ---- */
 
 static inline void moment(struct layer *layer) {
@@ -278,6 +285,7 @@ static int layer_sync(sqlite3_file *file, int flags) {
   int result = layer_fault(self->layer, OPERATION_SYNC, SQLITE_IOERR_FSYNC);
   if (result != SQLITE_OK) return result;
   result = below(file)->pMethods->xSync(below(file), flags);
+  if (self->disk && !self->disk->certain) folder_synced(self->layer);
   if (self->disk) disk_sync(self->disk);
   moment(self->layer);
   return result;

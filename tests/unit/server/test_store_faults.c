@@ -10,6 +10,7 @@
 enum { TRANSACTIONS = 14 };
 
 struct outcome {
+  bool direct;                /* both of SQLite's ways were taken */
   struct model before, after; /* acknowledged; with the write under way */
   enum store_status last;     /* of the first transaction that didn't succeed */
   size_t acknowledged;
@@ -19,7 +20,7 @@ static struct store *open_layered(const char *directory) {
   struct store_options options = small_options();
   options.vfs = "faulty";
   options.wal_bytes = 60000;
-  options.bulk_bytes = 6000;
+  options.bulk_bytes = 1;
   char error[512] = "";
   return store_open_with(directory, &options, error, sizeof error);
 }
@@ -31,6 +32,7 @@ static void write_all(const char *directory, struct outcome *outcome, int report
   for (int i = 0; store && i < TRANSACTIONS; i++) {
     uint64_t again = state;
     enum store_status status = random_transaction(store, &outcome->before, &state, &outcome->after);
+    if (store->direct) outcome->direct = true;
     if (report >= 0 && status == STORE_OK) ck_assert_int_eq(write(report, "+", 1), 1);
     if (status == STORE_OK) {
       outcome->acknowledged++;
@@ -82,7 +84,10 @@ static long sweep_faults(enum fault fault, bool for_ever) {
     hit = layer.hit;
     layer.fault = FAULT_NONE;
     check_outcome(directory, &outcome, at);
-    if (!hit) ck_assert_uint_eq(outcome.acknowledged, TRANSACTIONS);
+    if (!hit) {
+      ck_assert_uint_eq(outcome.acknowledged, TRANSACTIONS);
+      ck_assert(outcome.direct);
+    }
   }
   layer_remove(&layer);
   remove_scratch(directory);
@@ -109,5 +114,61 @@ START_TEST(test_full_for_ever) {
 }
 END_TEST
 
+/* What a child that was killed had acknowledged, by the bytes it wrote. */
+static struct outcome replay(size_t acknowledged) {
+  struct outcome outcome = {.before = {.largest = 6000, .next_id = 1},
+                            .acknowledged = acknowledged};
+  uint64_t state = 5;
+  for (size_t i = 0; i < acknowledged; i++)
+    random_transaction(NULL, &outcome.before, &state, NULL);
+  outcome.after = outcome.before;
+  random_transaction(NULL, &outcome.after, &state, NULL);
+  return outcome;
+}
+
+static bool killed_at(struct layer *layer, const char *directory, long at, size_t *acknowledged) {
+  int ends[2];
+  ck_assert_int_eq(pipe(ends), 0);
+  pid_t child = fork();
+  ck_assert_int_ge(child, 0);
+  if (child == 0) {
+    struct outcome outcome = {.before = {.largest = 6000, .next_id = 1}};
+    layer->fault = FAULT_KILL;
+    layer->fault_at = at;
+    write_all(directory, &outcome, ends[1]);
+    _exit(0);
+  }
+  close(ends[1]);
+  int status;
+  ck_assert_int_eq(waitpid(child, &status, 0), child);
+  char bytes[TRANSACTIONS + 1];
+  ssize_t count = read(ends[0], bytes, sizeof bytes);
+  close(ends[0]);
+  ck_assert(count >= 0);
+  *acknowledged = (size_t)count;
+  ck_assert(WIFSIGNALED(status) || (WIFEXITED(status) && WEXITSTATUS(status) == 0));
+  return WIFSIGNALED(status);
+}
+
+START_TEST(test_killed_at_every_operation) {
+  static struct layer layer;
+  char directory[200];
+  make_scratch(directory, sizeof directory);
+  layer_install(&layer, "faulty");
+  size_t acknowledged = 0;
+  long at = 1;
+  for (bool killed = true; killed; at++) {
+    empty_folder(directory);
+    killed = killed_at(&layer, directory, at, &acknowledged);
+    const struct outcome outcome = replay(acknowledged);
+    check_outcome(directory, &outcome, at);
+  }
+  ck_assert_uint_eq(acknowledged, TRANSACTIONS);
+  ck_assert_int_gt(at, 200);
+  layer_remove(&layer);
+  remove_scratch(directory);
+}
+END_TEST
+
 UNIT_MAIN("store_faults", test_io_error_once, test_io_error_for_ever, test_full_once,
-          test_full_for_ever)
+          test_full_for_ever, test_killed_at_every_operation)
