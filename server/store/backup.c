@@ -1,17 +1,17 @@
 /* Copies of a store, and what is made of them.
  *
  * A backup is one file: the database as it is after the last commit, written anew
- * page by page (VACUUM INTO), so that nothing of the log is needed and nothing of
- * the garbage comes along. It is a copy of what is there, damage included: the
- * check is the restore's.
+ * page by page (VACUUM INTO), so that nothing of the log is needed and no free
+ * page comes along (garbage that was not swept does). It is a copy of what is there, damage
+ * included: the check is the restore's.
  *
  * The invariant of a restore: what is checked is what is used. The file is copied
  * first, next to where it shall be; the copy is checked whole, by the same code
  * that reads a store, is synced, and then takes its name in one step. So a store
  * that was restored is sound or is not there, whatever happens on the way.
  *
- * Rejected: SQLite's online backup, which copies pages one for one, free and
- * garbage ones too; restoring over a store, because then an error of the operator
+ * Rejected: SQLite's online backup, which copies pages one for one, free
+ * ones too; restoring over a store, because then an error of the operator
  * would cost both. */
 #include <errno.h>
 #include <fcntl.h>

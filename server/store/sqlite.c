@@ -222,8 +222,8 @@ enum store_status transaction_fail(struct store *store, int result) {
     give_up(store, result);
     store->last = status = STORE_FAILED;
   }
-  /* Where pages of the database take it, the log can start anew, and even on a
-   * full disk there is room for something small, such as dropping a memory. */
+  /* Where the database takes what is in the log, that can start anew, and there
+   * may be room for something small, such as dropping a memory. */
   if (status == STORE_FULL && was_writing && !store->direct) store_checkpoint(store);
   return status;
 }

@@ -12,11 +12,27 @@
 
 #include "store/store_private.h"
 
+/* Whether an id has a chunk of that number. The index is no help: it has the
+ * checksum too, and holds two chunks that differ to be two. */
+static int find_chunk(struct store *store, int64_t id, int64_t chunk, bool *found) {
+  sqlite3_stmt *statement = statement_get(store, NEXT_CHUNK);
+  sqlite3_bind_int64(statement, 1, id);
+  sqlite3_bind_int64(statement, 2, chunk - 1);
+  int result = sqlite3_step(statement);
+  *found = result == SQLITE_ROW && sqlite3_column_int64(statement, 0) == chunk;
+  sqlite3_reset(statement);
+  return result == SQLITE_ROW || result == SQLITE_DONE ? SQLITE_OK : result;
+}
+
 enum store_status store_put_chunk(struct store *store, int64_t id, int64_t chunk, const void *data,
                                   size_t size) {
   if (transaction_write(store, true) != STORE_OK) return transaction_check(store);
+  bool found;
+  int result = find_chunk(store, id, chunk, &found);
+  if (result != SQLITE_OK) return transaction_fail(store, result);
+  if (found) return transaction_end(store, STORE_DAMAGED);
   sqlite3_stmt *statement = statement_get(store, WRITE_CHUNK);
-  int result = bind_blob(statement, 4, data, size);
+  result = bind_blob(statement, 4, data, size);
   sqlite3_bind_int64(statement, 1, id);
   sqlite3_bind_int64(statement, 2, chunk);
   sqlite3_bind_int64(statement, 3,
