@@ -1,8 +1,8 @@
 /* Copies of a store, and what is made of them.
  *
  * A backup is one file: the database as it is after the last commit, written anew
- * page by page (VACUUM INTO), so that nothing of the log is needed and no free
- * page comes along (garbage that was not swept does). It is a copy of what is there, damage
+ * (VACUUM INTO), so that nothing of the log is needed and no free page comes
+ * along; garbage that was not swept does. It is a copy of what is there, damage
  * included: the check is the restore's.
  *
  * The invariant of a restore: what is checked is what is used. The file is copied
@@ -10,9 +10,9 @@
  * that reads a store, is synced, and then takes its name in one step. So a store
  * that was restored is sound or is not there, whatever happens on the way.
  *
- * Rejected: SQLite's online backup, which copies pages one for one, free
- * ones too; restoring over a store, because then an error of the operator
- * would cost both. */
+ * Rejected: SQLite's online backup, which copies pages one for one, free ones
+ * too; restoring over a store, because then an error of the operator would cost
+ * both. */
 #include <errno.h>
 #include <fcntl.h>
 #include <stdarg.h>

