@@ -17,14 +17,18 @@ bool config_file_read(const char *path,
                                   size_t error_size),
                       void *context, char *error, size_t error_size);
 
-/* One memory to load at start:
+/* One memory to load at start, from one of the formats that a file's ending says:
  *   {"name":"digits","file":"digits.csv","rows":[0,1297],
  *    "keys":{"columns":[0,64],"scale":0.0625},
  *    "values":{"columns":[64,65],"one_hot":10},
  *    "ids":{"column":3},
  *    "score":{...},"normalization":"sum"}
- * A .json file has the body of a PUT and takes no "rows", "keys", "values",
- * "ids"; score and normalization given here win over those in the file. A .csv
+ * or
+ *   {"name":"digits","keys":"keys.npy","values":"values.npy"}
+ * A .json file has the body of a PUT, a .safetensors file that of a binary one
+ * (so a memory that was exported can be loaded); both take no "rows", "keys",
+ * "values", "ids". Score and normalization given here win over those in the file.
+ * Two .npy files are arrays of m x dk and m x dv numbers, or of m for values. A .csv
  * file has one row a line of numbers (a first line that is not numbers is a
  * header); ranges are [first, end). "one_hot": n turns one column of whole
  * numbers 0..n-1 into n components. The format goes by the file's ending. */

@@ -10,19 +10,29 @@
 #include "codec/config_file.h"
 #include "codec/csv.h"
 #include "codec/file.h"
+#include "codec/npy.h"
 #include "codec/scan.h"
 #include "codec/spec.h"
+#include "codec/tensor_body.h"
 
 /* The operator's own file; a limit all the same, for those that never end. */
 #define JSON_BYTES_MAX ((size_t)16 << 30)
 
+#define CHUNK          ((size_t)256 << 10) /* of a file that is read by stream */
+
 /* The contract's rule for names of memories. */
 #define NAME_MAX_LENGTH 128
+#define PATH_BYTES_MAX  4095
 #define NAME_CHARACTERS "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-"
 
+/* By the files' endings. */
+enum format { JSON, CSV, SAFETENSORS, NPY };
+
 struct spec {
-  bool csv;             /* else JSON */
+  enum format format;
   struct csv_plan plan; /* for CSV */
+  char *keys_path;      /* for NPY, until it is preload->path */
+  char *values_path;    /* for NPY */
   struct memory_override override;
 };
 
@@ -62,23 +72,41 @@ static bool ends_with(const char *text, const char *end) {
   return length > end_length && strcmp(text + length - end_length, end) == 0;
 }
 
+/* The path as seen from the folder, to be freed. */
+static bool resolve(struct scan *scan, const char *folder, const char *file, char **path) {
+  bool relative = file[0] != '/' && folder[0] != '\0';
+  const char *slash = relative && folder[strlen(folder) - 1] != '/' ? "/" : "";
+  if (asprintf(path, "%s%s%s", relative ? folder : "", slash, file) >= 0) return true;
+  *path = NULL;
+  return problem_set_status(scan->problem, ATTN_NO_MEMORY, "");
+}
+
 static bool read_path(struct scan *scan, const char *folder, char **path, struct spec *spec) {
+  static const struct {
+    const char *ending;
+    enum format format;
+  } formats[] = {{".json", JSON}, {".csv", CSV}, {".safetensors", SAFETENSORS}};
   char *file = NULL;
-  bool read = read_text(scan, 4095, &file);
-  if (read) {
-    spec->csv = ends_with(file, ".csv");
-    read =
-        spec->csv || ends_with(file, ".json") ||
-        scan_fault(scan, PROBLEM_INVALID_PARAMETER, "expected a file that ends in .json or .csv");
-  }
-  if (read) {
-    bool relative = file[0] != '/' && folder[0] != '\0';
-    const char *slash = relative && folder[strlen(folder) - 1] != '/' ? "/" : "";
-    if (asprintf(path, "%s%s%s", relative ? folder : "", slash, file) < 0) {
-      *path = NULL;
-      read = problem_set_status(scan->problem, ATTN_NO_MEMORY, "");
+  bool read = read_text(scan, PATH_BYTES_MAX, &file), known = false;
+  for (size_t i = 0; read && i < sizeof formats / sizeof formats[0]; i++)
+    if (ends_with(file, formats[i].ending)) {
+      spec->format = formats[i].format;
+      known = true;
     }
-  }
+  if (read && !known)
+    read = scan_fault(scan, PROBLEM_INVALID_PARAMETER,
+                      "expected a file that ends in .json, .csv or .safetensors");
+  read = read && resolve(scan, folder, file, path);
+  free(file);
+  return read;
+}
+
+static bool read_npy_path(struct scan *scan, const char *folder, char **path) {
+  char *file = NULL;
+  bool read = read_text(scan, PATH_BYTES_MAX, &file);
+  if (read && !ends_with(file, ".npy"))
+    read = scan_fault(scan, PROBLEM_INVALID_PARAMETER, "expected a file that ends in .npy");
+  read = read && resolve(scan, folder, file, path);
   free(file);
   return read;
 }
@@ -156,6 +184,16 @@ struct parsing {
   size_t capacity;
 };
 
+/* Columns of the one file, or a file of their own. */
+static bool read_rows_of(struct parsing *parsing, int member, struct preload *preload) {
+  struct scan *scan = &parsing->scan;
+  struct spec *spec = preload->spec;
+  const bool values = member == VALUES;
+  if (scan_kind(scan) == SCAN_STRING)
+    return read_npy_path(scan, parsing->folder, values ? &spec->values_path : &spec->keys_path);
+  return read_columns(scan, values, values ? &spec->plan.values : &spec->plan.keys);
+}
+
 static bool read_member(struct parsing *parsing, int member, struct preload *preload) {
   struct scan *scan = &parsing->scan;
   struct spec *spec = preload->spec;
@@ -167,9 +205,8 @@ static bool read_member(struct parsing *parsing, int member, struct preload *pre
   case ROWS:
     return read_range(scan, 0x1p53, &spec->plan.first_row, &spec->plan.end_row);
   case KEYS:
-    return read_columns(scan, false, &spec->plan.keys);
   case VALUES:
-    return read_columns(scan, true, &spec->plan.values);
+    return read_rows_of(parsing, member, preload);
   case IDS:
     return read_id_column(scan, &spec->plan);
   case SCORE:
@@ -179,23 +216,46 @@ static bool read_member(struct parsing *parsing, int member, struct preload *pre
   }
 }
 
+static bool misplaced(struct scan *scan, unsigned member, const char *why) {
+  scan_enter_name(scan, names[member]);
+  return scan_fault(scan, PROBLEM_INVALID_PARAMETER, "%s", why);
+}
+
+/* Two files of arrays; nothing in them is to be chosen. */
+static bool check_npy(struct scan *scan, const struct scan_object *object,
+                      struct preload *preload) {
+  struct spec *spec = preload->spec;
+  if (object->seen >> PATH & 1)
+    return misplaced(scan, PATH, "the rows come from .npy files, or from this one");
+  for (unsigned member = KEYS; member <= VALUES; member++) {
+    if (!(object->seen >> member & 1)) return scan_missing(scan, object, member);
+    if (!(member == KEYS ? spec->keys_path : spec->values_path))
+      return misplaced(scan, member, "expected a file that ends in .npy");
+  }
+  spec->format = NPY;
+  preload->path = spec->keys_path;
+  spec->keys_path = NULL;
+  return true;
+}
+
 /* What the members have to do with one another. */
 static bool check_preload(struct scan *scan, const struct scan_object *object,
-                          const struct preload *preload) {
+                          struct preload *preload) {
   const struct spec *spec = preload->spec;
   if (!(object->seen >> NAME & 1)) return scan_missing(scan, object, NAME);
-  if (!(object->seen >> PATH & 1)) return scan_missing(scan, object, PATH);
+  if (spec->keys_path || spec->values_path) {
+    if (!check_npy(scan, object, preload)) return false;
+  } else if (!(object->seen >> PATH & 1)) {
+    return scan_missing(scan, object, PATH);
+  }
   for (unsigned member = ROWS; member <= IDS; member++) {
-    bool given = object->seen >> member & 1;
-    if (!spec->csv && given) {
-      scan_enter_name(scan, names[member]);
-      return scan_fault(scan, PROBLEM_INVALID_PARAMETER, "this goes with .csv files alone");
-    }
-    if (spec->csv && !given && (member == KEYS || member == VALUES))
-      return scan_missing(scan, object, member);
+    const bool given = object->seen >> member & 1, columns = member == KEYS || member == VALUES;
+    if (given && spec->format != CSV && !(spec->format == NPY && columns))
+      return misplaced(scan, member, "this goes with .csv files alone");
+    if (!given && spec->format == CSV && columns) return scan_missing(scan, object, member);
   }
   const struct csv_columns *keys = &spec->plan.keys;
-  if (!spec->csv || !spec->override.score ||
+  if (spec->format != CSV || !spec->override.score ||
       attn_score_query_dim(spec->override.score, keys->end - keys->first) > 0)
     return true;
   scan_enter_name(scan, names[SCORE]);
@@ -271,6 +331,8 @@ void preload_free(struct preload_list *list) {
     struct spec *spec = list->items[i].spec;
     attn_score_free(spec->override.score);
     attn_normalization_free(spec->override.normalization);
+    free(spec->keys_path);
+    free(spec->values_path);
     free(spec);
     free(list->items[i].name);
     free(list->items[i].path);
@@ -314,10 +376,68 @@ static bool read_csv(const struct preload *preload, struct memory_body *body, ch
   return fail(preload, &problem, error, error_size);
 }
 
+/* By stream: the numbers are held once. */
+static bool feed_file(FILE *file, const struct preload *preload, struct tensor_upload *upload,
+                      char *error, size_t error_size) {
+  struct problem problem;
+  char *chunk = malloc(CHUNK);
+  bool fed = chunk != NULL;
+  if (!chunk) snprintf(error, error_size, "%s: out of memory", preload->path);
+  size_t count;
+  while (fed && (count = fread(chunk, 1, CHUNK, file)) > 0)
+    if (!tensor_upload_feed(upload, chunk, count, &problem))
+      fed = fail(preload, &problem, error, error_size);
+  free(chunk);
+  if (fed && ferror(file)) {
+    snprintf(error, error_size, "%s: it can't be read to its end", preload->path);
+    fed = false;
+  }
+  return fed;
+}
+
+static bool read_tensors(const struct preload *preload, struct memory_body *body, char *error,
+                         size_t error_size) {
+  const struct spec *spec = preload->spec;
+  const struct tensor_upload_options options = {.kind = BODY_MEMORY, .override = spec->override};
+  struct problem problem;
+  FILE *file = file_open(preload->path, error, error_size);
+  if (!file) return false;
+  struct tensor_upload *upload = tensor_upload_create(&options);
+  bool read = upload != NULL;
+  if (!upload) snprintf(error, error_size, "%s: out of memory", preload->path);
+  read = read && feed_file(file, preload, upload, error, error_size);
+  if (read && !tensor_upload_finish_memory(upload, body, &problem))
+    read = fail(preload, &problem, error, error_size);
+  tensor_upload_free(upload);
+  fclose(file);
+  return read;
+}
+
+static bool read_arrays(const struct preload *preload, struct memory_body *body, char *error,
+                        size_t error_size) {
+  const struct spec *spec = preload->spec;
+  struct problem problem;
+  bool read = npy_read(preload->path, false, &body->keys, error, error_size) &&
+              npy_read(spec->values_path, true, &body->values, error, error_size);
+  if (read && !memory_body_settle(body, &spec->override, &problem))
+    read = fail(preload, &problem, error, error_size);
+  if (!read) memory_body_free(body);
+  return read;
+}
+
 bool preload_read(const struct preload *preload, struct memory_body *body, char *error,
                   size_t error_size) {
   const struct spec *spec = preload->spec;
   *body = (struct memory_body){.ids = NULL};
-  return spec->csv ? read_csv(preload, body, error, error_size)
-                   : read_json(preload, body, error, error_size);
+  switch (spec->format) {
+  case JSON:
+    return read_json(preload, body, error, error_size);
+  case CSV:
+    return read_csv(preload, body, error, error_size);
+  case SAFETENSORS:
+    return read_tensors(preload, body, error, error_size);
+  case NPY:
+    return read_arrays(preload, body, error, error_size);
+  }
+  return false;
 }

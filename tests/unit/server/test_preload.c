@@ -2,6 +2,7 @@
 #include <dirent.h>
 
 #include "codec/config_file.h"
+#include "tensor_file.h"
 #include "unit.h"
 
 /* ---- A folder for the files of one test ---- */
@@ -194,7 +195,7 @@ START_TEST(test_option_faults) {
       {"[{\"name\":\"a b\",\"file\":\"a.json\"}]", "memories/0/name: a name is made of"},
       {"[{\"name\":\"a\\u0000\",\"file\":\"a.json\"}]", "memories/0/name: the text has a NUL"},
       {"[{\"name\":\"m\",\"file\":\"a.txt\"}]",
-       "memories/0/file: expected a file that ends in .json or .csv"},
+       "memories/0/file: expected a file that ends in .json, .csv or .safetensors"},
       {"[{\"name\":\"m\",\"file\":\".csv\"}]", "memories/0/file: expected a file that ends"},
       {"[{\"name\":\"m\",\"file\":\"a.json\",\"fiel\":1}]",
        "memories/0/fiel: a memory to load takes \"name\", \"file\", \"rows\""},
@@ -205,6 +206,20 @@ START_TEST(test_option_faults) {
        "memories/0/rows: this goes with .csv files alone"},
       {"[{\"name\":\"m\",\"file\":\"a.json\",\"ids\":{\"column\":0}}]",
        "memories/0/ids: this goes"},
+      {"[{\"name\":\"m\",\"file\":\"a.safetensors\",\"rows\":[0,1]}]",
+       "memories/0/rows: this goes with .csv files alone"},
+      {"[{\"name\":\"m\",\"keys\":\"k.npy\"}]", "memories/0/values: a memory to load needs"},
+      {"[{\"name\":\"m\",\"values\":\"v.npy\"}]", "memories/0/keys: a memory to load needs"},
+      {"[{\"name\":\"m\",\"keys\":\"k.csv\"}]",
+       "memories/0/keys: expected a file that ends in .npy"},
+      {"[{\"name\":\"m\",\"keys\":\"k.npy\",\"values\":{\"columns\":[0,1]}}]",
+       "memories/0/values: expected a file that ends in .npy"},
+      {"[{\"name\":\"m\",\"keys\":\"k.npy\",\"values\":\"v.npy\",\"file\":\"a.json\"}]",
+       "memories/0/file: the rows come from .npy files, or from this one"},
+      {"[{\"name\":\"m\",\"keys\":\"k.npy\",\"values\":\"v.npy\",\"rows\":[0,1]}]",
+       "memories/0/rows: this goes with .csv files alone"},
+      {"[{\"name\":\"m\",\"keys\":\"k.npy\",\"values\":\"v.npy\",\"ids\":{\"column\":0}}]",
+       "memories/0/ids: this goes with .csv files alone"},
       {"[{" CSV "}]", "memories/0/keys: a memory to load needs \"keys\""},
       {"[{" CSV ",\"keys\":{\"columns\":[0,1]}}]", "memories/0/values: a memory to load needs"},
       {"[{" CSV ",\"keys\":[0,1]}]", "memories/0/keys: expected an object, got an array"},
@@ -319,6 +334,104 @@ START_TEST(test_json_file) {
          ": /values/0/1: expected a number within float32, got 2e39");
   refuse("m.json", text, "\"score\":{\"type\":\"bilinear\",\"w\":[[1]]}",
          ": /score: w has rows of 1 numbers, the keys have 2 components");
+}
+END_TEST
+
+/* ---- Binary files ---- */
+
+static struct buffer make_tensors(void) {
+  struct buffer file =
+      begin_file("{\"keys\":{\"dtype\":\"F32\",\"shape\":[2,2],\"data_offsets\":[0,16]},"
+                 "\"values\":{\"dtype\":\"F32\",\"shape\":[2,1],\"data_offsets\":[16,24]},"
+                 "\"__metadata__\":{\"reply\":\"{}\",\"request\":\"{\\\"score\\\":\\\"dot\\\","
+                 "\\\"ids\\\":[\\\"a\\\",\\\"b\\\"]}\"}}");
+  put_f32(&file, (const float[]){1, 2, 3, 4, 5, 6}, 6);
+  return file;
+}
+
+/* From memory m of that option; the files are in the folder already. */
+static bool read_option(struct folder *folder, const char *json, struct memory_body *body,
+                        char *error, size_t error_size) {
+  struct preload_list list;
+  if (!preload_parse(json, folder->path, &list, error, error_size)) ck_abort_msg("%s", error);
+  char whole[512] = "";
+  bool read = preload_read(&list.items[0], body, whole, sizeof whole);
+  if (!read) {
+    ck_assert(strncmp(whole, folder->path, strlen(folder->path)) == 0);
+    snprintf(error, error_size, "%s", whole + strlen(folder->path) + 1);
+  }
+  preload_free(&list);
+  return read;
+}
+
+START_TEST(test_tensors_file) {
+  struct folder folder = make_folder();
+  struct buffer file = make_tensors();
+  struct memory_body body;
+  char error[512];
+  const char *plain = "[{\"name\":\"m\",\"file\":\"m.safetensors\"}]";
+  write_file(&folder, "m.safetensors", file.data, file.length);
+  ck_assert(read_option(&folder, plain, &body, error, sizeof error));
+  check_rows(&body.keys, 2, 2, (const float[]){1, 2, 3, 4});
+  check_rows(&body.values, 2, 1, (const float[]){5, 6});
+  ck_assert_str_eq(attn_score_get_info(body.score)->name, "dot");
+  ck_assert_str_eq(id_list_get(body.ids, 1, NULL), "b");
+  memory_body_free(&body);
+  ck_assert(read_option(&folder,
+                        "[{\"name\":\"m\",\"file\":\"m.safetensors\",\"score\":\"cosine\"}]", &body,
+                        error, sizeof error));
+  ck_assert_str_eq(attn_score_get_info(body.score)->name, "cosine");
+  memory_body_free(&body);
+  write_file(&folder, "m.safetensors", file.data, file.length - 1);
+  ck_assert(!read_option(&folder, plain, &body, error, sizeof error));
+  ck_assert_str_eq(error, "m.safetensors: expected 24 bytes behind the header, got 23");
+  memset(file.data + file.length - 4, 0xff, 4);
+  write_file(&folder, "m.safetensors", file.data, file.length);
+  ck_assert(!read_option(&folder, plain, &body, error, sizeof error));
+  ck_assert_str_eq(error, "m.safetensors: /values/1/0: expected a finite number, got NaN");
+  buffer_free(&file);
+  remove_folder(&folder);
+}
+END_TEST
+
+static void write_npy(struct folder *folder, const char *name, const char *shape, size_t count) {
+  struct buffer file;
+  buffer_init(&file, 0);
+  char header[128];
+  int length = snprintf(header, sizeof header,
+                        "{'descr': '<f4', 'fortran_order': False, 'shape': %s}\n", shape);
+  buffer_append(&file, "\x93NUMPY\1\0", 8);
+  put_little(&file, (uint64_t)length, 2);
+  buffer_puts(&file, header);
+  for (size_t i = 1; i <= count; i++)
+    put_f32(&file, (const float[]){(float)i}, 1);
+  write_file(folder, name, file.data, file.length);
+  buffer_free(&file);
+}
+
+START_TEST(test_npy_files) {
+  struct folder folder = make_folder();
+  struct memory_body body;
+  char error[512];
+  const char *json = "[{\"name\":\"m\",\"values\":\"v.npy\",\"keys\":\"k.npy\",\"score\":\"dot\"}]";
+  write_npy(&folder, "k.npy", "(2, 3)", 6);
+  write_npy(&folder, "v.npy", "(2,)", 2);
+  ck_assert(read_option(&folder, json, &body, error, sizeof error));
+  check_rows(&body.keys, 2, 3, (const float[]){1, 2, 3, 4, 5, 6});
+  check_rows(&body.values, 2, 1, (const float[]){1, 2});
+  ck_assert_uint_eq(body.key_dim, 3);
+  ck_assert_str_eq(attn_score_get_info(body.score)->name, "dot");
+  memory_body_free(&body);
+  write_npy(&folder, "v.npy", "(3, 1)", 3);
+  ck_assert(!read_option(&folder, json, &body, error, sizeof error));
+  ck_assert_str_eq(error, "k.npy: /values: keys has 2 rows, values has 3");
+  write_npy(&folder, "v.npy", "(2, 2)", 3);
+  ck_assert(!read_option(&folder, json, &body, error, sizeof error));
+  ck_assert_str_eq(error, "v.npy: the file ends within its numbers");
+  write_npy(&folder, "k.npy", "(2,)", 2);
+  ck_assert(!read_option(&folder, json, &body, error, sizeof error));
+  ck_assert_str_eq(error, "k.npy: expected an array of two dimensions, got one of 1");
+  remove_folder(&folder);
 }
 END_TEST
 
@@ -465,5 +578,6 @@ START_TEST(test_csv_large) {
 END_TEST
 
 UNIT_MAIN("preload", test_config, test_config_faults, test_config_without_file, test_option,
-          test_folders, test_option_faults, test_json_file, test_csv_file, test_csv_columns,
-          test_csv_faults, test_csv_other_rows, test_csv_that_does_not_end, test_csv_large)
+          test_folders, test_option_faults, test_json_file, test_tensors_file, test_npy_files,
+          test_csv_file, test_csv_columns, test_csv_faults, test_csv_other_rows,
+          test_csv_that_does_not_end, test_csv_large)
