@@ -36,59 +36,62 @@ static inline uint32_t to_bits(float number) {
   return bits;
 }
 
-static inline float load_f32(const char *bytes) {
-  uint32_t bits;
-  memcpy(&bits, bytes, sizeof bits);
+static inline float of_f32(uint32_t bits) {
   return from_bits(le32toh(bits));
 }
 
-static inline double load_f64(const char *bytes) {
-  uint64_t bits;
+static inline double of_f64(uint64_t bits) {
   double number;
-  memcpy(&bits, bytes, sizeof bits);
   bits = le64toh(bits);
   memcpy(&number, &bits, sizeof number);
   return number;
 }
 
-static inline uint32_t load_16(const char *bytes) {
-  uint16_t bits;
-  memcpy(&bits, bytes, sizeof bits);
-  return le16toh(bits);
-}
-
-static inline float load_f16(const char *bytes) {
-  uint32_t bits = load_16(bytes), magnitude = bits & 0x7fff;
-  uint32_t widened = to_bits(from_bits(magnitude << 13) * 0x1p112f);
-  uint32_t special = magnitude >= 0x7c00 ? EXPONENT | (magnitude & 0x3ff) << 13 : 0;
+static inline float of_f16(uint16_t half) {
+  const uint32_t bits = le16toh(half), magnitude = bits & 0x7fff;
+  const uint32_t widened = to_bits(from_bits(magnitude << 13) * 0x1p112f);
+  const uint32_t special = (magnitude >= 0x7c00) * (EXPONENT | (magnitude & 0x3ff) << 13);
   return from_bits(widened | special | (bits & 0x8000) << 16);
 }
 
-static inline float load_bf16(const char *bytes) {
-  return from_bits(load_16(bytes) << 16);
+static inline float of_bf16(uint16_t half) {
+  return from_bits((uint32_t)le16toh(half) << 16);
 }
+
+/* One loop for each kind. A block is copied to where it is aligned and of the
+ * right type first; compilers see through that copy, but not through loads of
+ * single numbers from bytes. */
+#define DEFINE_CONVERT(name, type, convert)                                                        \
+  static void name(const char *bytes, size_t count, float *restrict numbers) {                     \
+    type raw[BLOCK];                                                                               \
+    for (; count >= BLOCK; count -= BLOCK, bytes += sizeof raw, numbers += BLOCK) {                \
+      memcpy(raw, bytes, sizeof raw);                                                              \
+      for (size_t i = 0; i < BLOCK; i++)                                                           \
+        numbers[i] = (float)convert(raw[i]);                                                       \
+    }                                                                                              \
+    memcpy(raw, bytes, count * sizeof *raw);                                                       \
+    for (size_t i = 0; i < count; i++)                                                             \
+      numbers[i] = (float)convert(raw[i]);                                                         \
+  }
+
+DEFINE_CONVERT(convert_f32, uint32_t, of_f32)
+DEFINE_CONVERT(convert_f64, uint64_t, of_f64)
+DEFINE_CONVERT(convert_f16, uint16_t, of_f16)
+DEFINE_CONVERT(convert_bf16, uint16_t, of_bf16)
 
 void floats_convert(enum floats_kind kind, const char *bytes, size_t count, float *numbers) {
   switch (kind) {
   case FLOATS_F32:
-#if __BYTE_ORDER == __LITTLE_ENDIAN
-    memcpy(numbers, bytes, count * sizeof *numbers);
-#else
-    for (size_t i = 0; i < count; i++)
-      numbers[i] = load_f32(bytes + 4 * i);
-#endif
+    convert_f32(bytes, count, numbers);
     break;
   case FLOATS_F64:
-    for (size_t i = 0; i < count; i++)
-      numbers[i] = (float)load_f64(bytes + 8 * i);
+    convert_f64(bytes, count, numbers);
     break;
   case FLOATS_F16:
-    for (size_t i = 0; i < count; i++)
-      numbers[i] = load_f16(bytes + 2 * i);
+    convert_f16(bytes, count, numbers);
     break;
   case FLOATS_BF16:
-    for (size_t i = 0; i < count; i++)
-      numbers[i] = load_bf16(bytes + 2 * i);
+    convert_bf16(bytes, count, numbers);
     break;
   case FLOATS_NONE:
     break;
@@ -124,7 +127,9 @@ bool floats_fault(enum floats_kind kind, const char *bytes, const char *pointer,
                   struct problem *problem) {
   double number;
   if (kind == FLOATS_F64) {
-    number = load_f64(bytes);
+    uint64_t bits;
+    memcpy(&bits, bytes, sizeof bits);
+    number = of_f64(bits);
   } else {
     float converted;
     floats_convert(kind, bytes, 1, &converted);
