@@ -8,7 +8,10 @@ import signal
 import time
 from contextlib import contextmanager
 
+import numpy
+
 import harness
+import tensors
 
 PAIR = {"keys": [[1, 0], [0, 1]], "values": [[1], [2]]}
 
@@ -69,3 +72,36 @@ def test_stop_while_loading(start_daemon, tmp_path):
             pipe.write("\n" * 100_000)
         except BrokenPipeError:
             pass
+
+
+def rows_of(daemon, name):
+    """The memory's values, by attending with every key as the query."""
+    reply = daemon.post(f"/v1/memories/{name}/attend",
+                        {"queries": numpy.eye(4).tolist(), "score": "exact", "normalization": "sum",
+                         "weights": "none"})
+    assert reply.status == 200, reply
+    return reply.json["outputs"]
+
+
+def test_binary_files(start_daemon, tmp_path):
+    """The same rows from each format, in each type that it has."""
+    keys, values = numpy.eye(4), numpy.array([[0.5, -1], [2, 3], [4, 5.25], [-6, 7]])
+    memories = []
+    for number, dtype in enumerate(("f2", "f4", "f8")):
+        numpy.save(tmp_path / f"k{number}.npy", numpy.asfortranarray(keys.astype(dtype)))
+        numpy.save(tmp_path / f"v{number}.npy", values.astype(dtype))
+        memories.append({"name": f"npy{number}", "keys": f"{tmp_path}/k{number}.npy",
+                         "values": f"{tmp_path}/v{number}.npy"})
+        body = tensors.dump({"values": values.astype(dtype), "keys": tensors.bfloat16(keys)},
+                            {"request": json.dumps({"score": "dot", "ids": list("abcd")})})
+        (tmp_path / f"m{number}.safetensors").write_bytes(body)
+        memories.append({"name": f"tensors{number}", "file": f"{tmp_path}/m{number}.safetensors"})
+    numpy.save(tmp_path / "column.npy", values[:, 0])
+    memories.append({"name": "column", "keys": f"{tmp_path}/k0.npy",
+                     "values": f"{tmp_path}/column.npy"})
+    daemon = start_daemon("--memories", json.dumps(memories))
+    for memory in memories[:-1]:
+        assert rows_of(daemon, memory["name"]) == values.tolist(), memory
+    assert rows_of(daemon, "column") == values[:, :1].tolist()
+    assert daemon.get("/v1/memories/tensors0").json["score"]["type"] == "dot"
+    assert daemon.get("/v1/memories/npy0").json["score"]["type"] == "scaled_dot"
