@@ -71,8 +71,10 @@ struct bench {
 /* For how long to measure what deserves `seconds`. */
 double bench_seconds(const struct bench *bench, double seconds);
 
-/* GB/s at which the workers together read a working set of that size. */
-double ceiling_read(const struct report *report, double bytes);
+/* GB/s at which the workers together read memory beyond the caches, and a
+ * working set of that size again and again. As measured last. */
+double ceiling_read(const struct report *report);
+double ceiling_cached_read(const struct report *report, double bytes);
 
 /* rows random pairs of dim components each. */
 attn_snapshot *new_memory(size_t rows, size_t dim);
