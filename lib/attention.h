@@ -94,8 +94,18 @@ typedef struct attn_fault {
  * still works, on the portable kernels and with OpenBLAS' own threads. */
 ATTN_PUBLIC void attn_init(void);
 
-/* The name of the kernels in use: "portable", "avx2", "avx512". */
+/* The same with a variant of the kernels by its name, "auto" for the best one:
+ * to compare them, or to stay with one on machines that differ. What is computed
+ * keeps its bounds with every variant, its last bits are another matter.
+ * ATTN_UNKNOWN_NAME, and then nothing was changed, where there is no variant of
+ * that name or this CPU can't run it; ATTN_BAD_ARGUMENT for NULL. */
+ATTN_PUBLIC attn_status attn_init_with(const char *kernels);
+
+/* The name of the kernels in use: "portable", "avx2", "avx512", "neon". */
 ATTN_PUBLIC const char *attn_kernels_name(void);
+
+/* The variants that this CPU can run, the best one last; NULL past the end. */
+ATTN_PUBLIC const char *attn_kernels_name_at(size_t index);
 
 /* ---- Parameters -----------------------------------------------------------
  * What a score or a normalization can be told. The tables below are the only

@@ -2,7 +2,7 @@
  *
  * lib/kernels.c is one source in plain C over vectors; the Makefile compiles it
  * once per instruction set and attn_init() picks the best one that this CPU
- * has. */
+ * can run, attn_init_with() any of those. */
 #ifndef ATTN_KERNELS_H
 #define ATTN_KERNELS_H
 
@@ -69,10 +69,15 @@ struct attn_kernels {
 /* The ones in use. */
 const struct attn_kernels *attn_kernels(void);
 
+/* Those that this CPU can run, the best one last; NULL past the end. */
+const struct attn_kernels *attn_kernels_at(size_t index);
+
 extern const struct attn_kernels attn_kernels_portable;
 #if defined(__x86_64__)
 extern const struct attn_kernels attn_kernels_avx2;
 extern const struct attn_kernels attn_kernels_avx512;
+#elif defined(__aarch64__)
+extern const struct attn_kernels attn_kernels_neon;
 #endif
 
 #endif

@@ -1,9 +1,10 @@
 /* The library as a whole: version, status texts, set-up.
  *
  * The choice of kernels is the one piece of global state. It is written by
- * attn_init() alone, before threads start, and never changed afterwards, so
+ * attn_init_with() alone, before threads start, and never changed afterwards, so
  * readers need no synchronisation. */
 #include <cblas.h>
+#include <string.h>
 #if defined(__x86_64__)
 #include <cpuid.h>
 #endif
@@ -35,22 +36,66 @@ const char *attn_kernels_name(void) {
   return chosen->name;
 }
 
+/* ---- Variants ---- */
+
+static bool runs_anywhere(void) {
+  return true;
+}
+
 #if defined(__x86_64__)
-/* Clang 14's __builtin_cpu_supports() doesn't know this one. */
-static bool has_f16c(void) {
+/* Clang 14's __builtin_cpu_supports() doesn't know f16c. */
+static bool runs_avx2(void) {
   unsigned a, b, c, d;
-  return __get_cpuid(1, &a, &b, &c, &d) && (c & bit_F16C);
+  const bool f16c = __get_cpuid(1, &a, &b, &c, &d) && (c & bit_F16C);
+  __builtin_cpu_init();
+  return f16c && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+}
+
+static bool runs_avx512(void) {
+  return runs_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
+         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512bw");
 }
 #endif
 
-void attn_init(void) {
-  openblas_set_num_threads(1);
+/* From the slowest to the fastest. */
+static const struct variant {
+  const struct attn_kernels *kernels;
+  bool (*runs)(void);
+} variants[] = {
+    {&attn_kernels_portable, runs_anywhere},
 #if defined(__x86_64__)
-  __builtin_cpu_init();
-  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
-      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512bw"))
-    chosen = &attn_kernels_avx512;
-  else if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && has_f16c())
-    chosen = &attn_kernels_avx2;
+    {&attn_kernels_avx2, runs_avx2},
+    {&attn_kernels_avx512, runs_avx512},
+#elif defined(__aarch64__)
+    {&attn_kernels_neon, runs_anywhere}, /* part of the base of the architecture */
 #endif
+};
+
+const struct attn_kernels *attn_kernels_at(size_t index) {
+  for (size_t i = 0; i < sizeof variants / sizeof *variants; i++)
+    if (variants[i].runs() && index-- == 0) return variants[i].kernels;
+  return NULL;
+}
+
+const char *attn_kernels_name_at(size_t index) {
+  const struct attn_kernels *kernels = attn_kernels_at(index);
+  return kernels ? kernels->name : NULL;
+}
+
+/* ---- Set-up ---- */
+
+attn_status attn_init_with(const char *name) {
+  if (!name) return ATTN_BAD_ARGUMENT;
+  const bool any = strcmp(name, "auto") == 0;
+  const struct attn_kernels *found = NULL;
+  for (size_t i = 0; attn_kernels_at(i); i++)
+    if (any || strcmp(attn_kernels_at(i)->name, name) == 0) found = attn_kernels_at(i);
+  if (!found) return ATTN_UNKNOWN_NAME;
+  openblas_set_num_threads(1);
+  chosen = found;
+  return ATTN_OK;
+}
+
+void attn_init(void) {
+  attn_init_with("auto");
 }

@@ -230,9 +230,23 @@ static void stop(struct daemon *daemon) {
   log_free(daemon->log);
 }
 
+/* A configuration may be written for another machine, so that what this one
+ * can't do is no fault of the configuration (--check-config), but of the start. */
+static bool choose_kernels(const struct options *options) {
+  char wanted[32], known[128] = "";
+  options_choice(options, "kernels", wanted, sizeof wanted);
+  if (attn_init_with(wanted) == ATTN_OK) return true;
+  for (size_t i = 0; attn_kernels_name_at(i); i++) {
+    const size_t used = strlen(known);
+    snprintf(known + used, sizeof known - used, ", %s", attn_kernels_name_at(i));
+  }
+  fprintf(stderr, "attentiond: kernels: this CPU can't run \"%s\", only auto%s\n", wanted, known);
+  return false;
+}
+
 static int run(const struct options *options) {
   handle_signals();
-  attn_init();
+  if (!choose_kernels(options)) return EXIT_USAGE;
   codec_init();
   struct daemon daemon = {.options = options};
   const bool started = start(&daemon);

@@ -26,6 +26,8 @@
   X(max_rows, INTEGER, "1000000000", 1, 1099511627776, "", "rows of a memory")                     \
   X(max_dim, INTEGER, "65536", 1, 1048576, "", "numbers of a key or a value")                      \
   X(threads, INTEGER, "0", 0, 1024, "", "workers that compute; 0 takes one per core")              \
+  X(kernels, CHOICE, "auto", 0, "auto|portable|avx2|avx512|neon", "",                              \
+    "instruction set to compute with; auto takes the best")                                        \
   X(io_threads, INTEGER, "2", 1, 64, "", "threads that read and write sockets")                    \
   X(max_connections, INTEGER, "1024", 1, 100000, "", "connections served at once")                 \
   X(max_queue, INTEGER, "1024", 1, 1000000, "", "requests that may wait for a worker")             \
@@ -77,6 +79,9 @@ enum options_action {
 enum options_action options_read(struct options *options, int argc, char **argv, char **environment,
                                  char *error, size_t error_size);
 void options_free(struct options *options);
+
+/* The word of the CHOICE option `name`, cut to `size`. */
+void options_choice(const struct options *options, const char *name, char *word, size_t size);
 
 /* To standard output. */
 void options_print_help(void);

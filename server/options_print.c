@@ -125,10 +125,10 @@ static void print_string(const char *text, size_t length) {
   putchar('"');
 }
 
-static void print_choice(const char *choices, int index) {
-  for (; index > 0; index--)
-    choices += strcspn(choices, "|") + 1;
-  print_string(choices, strcspn(choices, "|"));
+static void print_choice(const struct option_info *info, const void *member) {
+  size_t length;
+  const char *word = option_choice(info, *(const int *)member, &length);
+  print_string(word, length);
 }
 
 static void print_value(const struct options *options, const struct option_info *info) {
@@ -144,7 +144,7 @@ static void print_value(const struct options *options, const struct option_info 
     fputs(*(const bool *)member ? "true" : "false", stdout);
     break;
   case OPTION_KIND_CHOICE:
-    print_choice(info->choices, *(const int *)member);
+    print_choice(info, member);
     break;
   case OPTION_KIND_JSON:
     fputs(*(char *const *)member, stdout);

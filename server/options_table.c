@@ -176,6 +176,21 @@ static bool read_choice(const char *text, const char *choices, int *value) {
   }
 }
 
+const char *option_choice(const struct option_info *info, int index, size_t *length) {
+  const char *word = info->choices;
+  for (; index > 0; index--)
+    word += strcspn(word, "|") + 1;
+  *length = strcspn(word, "|");
+  return word;
+}
+
+void options_choice(const struct options *options, const char *name, char *word, size_t size) {
+  const struct option_info *info = option_find(name, strlen(name), OPTION_IN_FILE);
+  size_t length;
+  const char *choice = option_choice(info, *(const int *)option_member(options, info), &length);
+  snprintf(word, size, "%.*s", (int)length, choice);
+}
+
 static bool set_text(char **member, const char *value, bool *no_memory) {
   char *copy = strdup(value);
   *no_memory = copy == NULL;

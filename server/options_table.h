@@ -62,6 +62,9 @@ const char *option_suggest(const char *spelt, size_t length, enum option_form fo
 bool option_set(struct options *options, const struct option_info *info, const char *value,
                 bool *no_memory);
 
+/* Word number `index` of a CHOICE, of that length: it ends at a '|'. */
+const char *option_choice(const struct option_info *info, int index, size_t *length);
+
 /* Where the option's member lies. */
 void *option_member(const struct options *options, const struct option_info *info);
 

@@ -32,6 +32,9 @@ WORKERS = max(2, min(4, CORES))
 TIME_LIMIT = 1200  # seconds for one part; far beyond what any needs
 SHOWN_LINES = 150  # of the output of a part that failed
 SKIPPED = "nothing to test\n"
+# The best ones of this CPU are what every suite runs on; these run on the others too.
+ON_EVERY_KERNELS = ["unit/lib/test_pairs", "unit/lib/test_precision"]
+KERNELS = ["portable", "avx2", "avx512", "neon"]
 SANITIZERS = ["address,undefined", "thread"]
 CLANG_FORMAT_MAJOR = 14  # others format some lines in another way
 
@@ -178,7 +181,12 @@ class Build:
             if self.sanitizer == "thread" and not uses_threads(source):
                 continue
             name = source[len("tests/"):-len(".c")]
-            yield self.part(name, [f"{self.folder}/tests/{name}"], count_check)
+            command = [f"{self.folder}/tests/{name}"]
+            yield self.part(name, command, count_check)
+            if name in ON_EVERY_KERNELS and not self.sanitizer:
+                for kernels in KERNELS:
+                    yield self.part(f"{name}, {kernels}", command, count_check,
+                                    {"ATTN_TEST_KERNELS": kernels})
 
     def fuzz_parts(self):
         for source in sorted(glob.glob("tests/fuzz/fuzz_*.c")):

@@ -4,8 +4,9 @@
  * The invariant: everything random follows from ATTN_TEST_SEED (1 where it is
  * not set) and the index of the case, so that what a message names can be run
  * again alone. ATTN_TEST_ROUNDS takes the place of the number of rounds that a
- * suite asks for. With ATTN_TEST_PORTABLE set attn_init() isn't called, which
- * leaves the portable kernels in use.
+ * suite asks for. ATTN_TEST_KERNELS names the kernels that a suite is run on
+ * (one that the CPU lacks leaves it nothing to test);
+ * test_kernels.c takes every variant in turn by itself.
  *
  * Rejected: rand(), whose numbers differ from one C library to the next. */
 #ifndef TESTS_UNIT_LIB_SUPPORT_H
@@ -36,7 +37,11 @@ static inline size_t test_rounds(size_t usual) {
 
 /* In one process, so that sanitizers and debuggers see everything. */
 static inline int run_suite(Suite *suite) {
-  if (getenv("ATTN_TEST_PORTABLE") == NULL) attn_init();
+  const char *kernels = getenv("ATTN_TEST_KERNELS");
+  if (attn_init_with(kernels != NULL ? kernels : "auto") != ATTN_OK) {
+    printf("this CPU can't run %s kernels: nothing to test\n", kernels);
+    return EXIT_SUCCESS;
+  }
   SRunner *runner = srunner_create(suite);
   srunner_set_fork_status(runner, getenv("CK_FORK") != NULL ? CK_FORK : CK_NOFORK);
   srunner_run_all(runner, CK_ENV);

@@ -3,25 +3,14 @@
  * the very bits that it gets in a batch.
  *
  * attn_init() takes the best variant, so that the others would never run here
- * through attn_attend(). Which ones can is known from the name of the best. */
+ * through attn_attend(). */
 #include "support.h"
 
 #include "kernels.h"
 #include "snapshot.h"
 
-enum { DTYPES = 4, MOST_VARIANTS = 3 };
+enum { DTYPES = 4 };
 #define COUNT(array) (sizeof(array) / sizeof *(array))
-
-static size_t variants(const struct attn_kernels *list[MOST_VARIANTS]) {
-  size_t count = 0;
-  list[count++] = &attn_kernels_portable;
-#if defined(__x86_64__)
-  const char *best = attn_kernels_name();
-  if (strcmp(best, "portable") != 0) list[count++] = &attn_kernels_avx2;
-  if (strcmp(best, "avx512") == 0) list[count++] = &attn_kernels_avx512;
-#endif
-  return count;
-}
 
 /* ---- All patterns ----
  * Products with 1, distances from 0 and sums of one row hold what was loaded. */
@@ -64,8 +53,8 @@ static void check_patterns(const patterns *p, const float *got, const char *what
 START_TEST(test_every_pattern) {
   static const attn_dtype dtypes[] = {ATTN_F16, ATTN_BF16, ATTN_INT8};
   static const float ones[3] = {1, 1, 1};
-  const struct attn_kernels *list[MOST_VARIANTS];
-  for (size_t v = 0, known = variants(list); v < known; v++)
+  const struct attn_kernels *kernels;
+  for (size_t v = 0; (kernels = attn_kernels_at(v)) != NULL; v++)
     for (size_t d = 0; d < COUNT(dtypes); d++)
       for (size_t count = 1; count <= 3; count += 2) {
         patterns p = patterns_new(dtypes[d]);
@@ -75,9 +64,9 @@ START_TEST(test_every_pattern) {
                                            .dim = 1,
                                            .keys = p.numbers,
                                            .panel_count = p.count / ATTN_PANEL};
-        list[v]->panels_dot(&panels, got, p.count);
+        kernels->panels_dot(&panels, got, p.count);
         for (size_t q = 0; q < count; q++)
-          check_patterns(&p, got + q * p.count, list[v]->name);
+          check_patterns(&p, got + q * p.count, kernels->name);
         const struct attn_weighing weighing = {.weights = ones,
                                                .count = count,
                                                .stride = 1,
@@ -85,9 +74,9 @@ START_TEST(test_every_pattern) {
                                                .rows = 1,
                                                .dim = p.count};
         fill(got, count * p.count, NAN);
-        list[v]->weigh_values(&weighing, got);
+        kernels->weigh_values(&weighing, got);
         for (size_t q = 0; q < count; q++)
-          check_patterns(&p, got + q * p.count, list[v]->name);
+          check_patterns(&p, got + q * p.count, kernels->name);
         floats_free(got);
         free(p.expected);
         free(p.data);
@@ -98,23 +87,23 @@ END_TEST
 /* int8: each row has its own scale in a distance. */
 START_TEST(test_scales_in_distances) {
   static const float zeros[3] = {0, 0, 0};
-  const struct attn_kernels *list[MOST_VARIANTS];
+  const struct attn_kernels *kernels;
   patterns p = patterns_new(ATTN_INT8);
   float *scales = floats_new(p.count), *got = floats_new(3 * p.count);
   for (size_t i = 0; i < p.count; i++)
     scales[i] = (float)exp2((double)(i % 40) - 20);
   p.numbers.scales = scales;
-  for (size_t v = 0, known = variants(list); v < known; v++)
+  for (size_t v = 0; (kernels = attn_kernels_at(v)) != NULL; v++)
     for (size_t count = 1; count <= 3; count += 2) {
       const struct attn_panels panels = {.queries = zeros,
                                          .count = count,
                                          .dim = 1,
                                          .keys = p.numbers,
                                          .panel_count = p.count / ATTN_PANEL};
-      list[v]->panels_distance2(&panels, got, p.count);
+      kernels->panels_distance2(&panels, got, p.count);
       for (size_t i = 0; i < count * p.count; i++) {
         const double x = p.expected[i % p.count] * (double)scales[i % p.count];
-        ck_assert_msg((double)got[i] == x * x, "%s: row %zu: %a, expected %a", list[v]->name,
+        ck_assert_msg((double)got[i] == x * x, "%s: row %zu: %a, expected %a", kernels->name,
                       i % p.count, (double)got[i], x * x);
       }
     }
@@ -275,14 +264,85 @@ static void check_values(const struct attn_kernels *kernels, rng *r, attn_dtype 
 }
 
 START_TEST(test_sums) {
-  const struct attn_kernels *list[MOST_VARIANTS];
-  for (size_t v = 0, known = variants(list); v < known; v++)
+  const struct attn_kernels *kernels;
+  for (size_t v = 0; (kernels = attn_kernels_at(v)) != NULL; v++)
     for (int dtype = 0; dtype < DTYPES; dtype++)
       for (size_t i = 0; i < test_rounds(60); i++) {
         rng r = rng_for_case(1000 * v + 100 * (uint64_t)dtype + i);
-        check_keys(list[v], &r, (attn_dtype)dtype);
-        check_values(list[v], &r, (attn_dtype)dtype);
+        check_keys(kernels, &r, (attn_dtype)dtype);
+        check_values(kernels, &r, (attn_dtype)dtype);
       }
+}
+END_TEST
+
+/* ---- Exponentials, and the other loops over rows ---- */
+
+START_TEST(test_rows) {
+  const struct attn_kernels *kernels;
+  for (size_t v = 0; (kernels = attn_kernels_at(v)) != NULL; v++)
+    for (size_t n = 1; n <= 300; n += n < 40 ? 1 : 37) {
+      rng r = rng_for_case(7000 + n);
+      float *scores = floats_new(n), *got = floats_new(n), *factors = floats_new(n);
+      fill_normal(&r, scores, n, n % 3 ? 4 : 60);
+      fill_normal(&r, factors, n, 1);
+      float most = -INFINITY;
+      double sum = 0;
+      for (size_t i = 0; i < n; i++)
+        most = fmaxf(most, scores[i]);
+      ck_assert(kernels->row_max(scores, n) == most);
+      memcpy(got, scores, n * sizeof *got);
+      const double total = kernels->row_exp(got, n, most);
+      for (size_t i = 0; i < n; i++) {
+        const double expected = exp((double)(scores[i] - most));
+        sum += expected;
+        ck_assert_msg(fabs((double)got[i] - expected) <= 2.5e-7 * expected + 2e-38,
+                      "%s: exp(%a) is %a, expected %a", kernels->name, (double)(scores[i] - most),
+                      (double)got[i], expected);
+      }
+      ck_assert(fabs(total - sum) <= 1e-6 * sum);
+      memcpy(got, scores, n * sizeof *got);
+      kernels->row_times(got, factors, n);
+      for (size_t i = 0; i < n; i++)
+        ck_assert(got[i] == scores[i] * factors[i]);
+      memcpy(got, scores, n * sizeof *got);
+      kernels->row_scale(got, n, 0.75f);
+      for (size_t i = 0; i < n; i++)
+        ck_assert(got[i] == scores[i] * 0.75f);
+      /* where the largest one stands, and nothing before it */
+      const size_t at = kernels->row_skip(scores, n, (double)nextafterf(most, -INFINITY));
+      ck_assert(at < n && scores[at] == most);
+      ck_assert_uint_eq(kernels->row_skip(scores, n, (double)most), n);
+      ck_assert(floats_are_intact(got, n));
+      floats_free(scores);
+      floats_free(got);
+      floats_free(factors);
+    }
+}
+END_TEST
+
+/* ---- The choice ---- */
+
+START_TEST(test_forced) {
+  const char *before = attn_kernels_name(), *best = NULL;
+  size_t known = 0;
+  ck_assert_str_eq(attn_kernels_name_at(0), "portable");
+  for (; attn_kernels_name_at(known); known++) {
+    best = attn_kernels_name_at(known);
+    CHECK_STATUS(ATTN_OK, attn_init_with(best));
+    ck_assert_str_eq(attn_kernels_name(), best);
+    ck_assert(attn_kernels() == attn_kernels_at(known));
+  }
+#if defined(__aarch64__)
+  ck_assert_str_eq(best, "neon");
+#endif
+  CHECK_STATUS(ATTN_UNKNOWN_NAME, attn_init_with("sse9"));
+  CHECK_STATUS(ATTN_UNKNOWN_NAME, attn_init_with(""));
+  CHECK_STATUS(ATTN_BAD_ARGUMENT, attn_init_with(NULL));
+  ck_assert_str_eq(attn_kernels_name(), best);
+  CHECK_STATUS(ATTN_OK, attn_init_with("portable"));
+  attn_init();
+  ck_assert_str_eq(attn_kernels_name(), best);
+  CHECK_STATUS(ATTN_OK, attn_init_with(before));
 }
 END_TEST
 
@@ -291,5 +351,7 @@ int main(void) {
   add_test(suite, "every pattern", test_every_pattern);
   add_test(suite, "scales", test_scales_in_distances);
   add_test(suite, "sums", test_sums);
+  add_test(suite, "rows", test_rows);
+  add_test(suite, "forced", test_forced);
   return run_suite(suite);
 }
