@@ -116,7 +116,8 @@ attn_status attn_fold_fast(struct attn_fold *fold, const struct attn_fold_plan *
                                          .stride = stride,
                                          .values = tile->values,
                                          .rows = rows,
-                                         .dim = dim};
+                                         .dim = dim,
+                                         .ahead = scored->ahead};
   plan->kernels->weigh_values(&weighing, product);
   plan->kernels->accumulate(fold->outputs + scored->first * dim, product, scored->count * dim);
   return status;

@@ -43,9 +43,10 @@ void attn_fold_free(struct attn_fold *fold);
 /* A block of scores of queries first .. first + count - 1 of the pass. */
 struct attn_scored_tile {
   const struct attn_tile *tile;
-  size_t index;        /* of the tile, for anchors */
-  size_t first, count; /* queries of the pass */
-  const size_t *which; /* their numbers in the request, from first on */
+  size_t index;            /* of the tile, for anchors */
+  size_t first, count;     /* queries of the pass */
+  const size_t *which;     /* their numbers in the request, from first on */
+  struct attn_ahead ahead; /* what is wanted after this tile's values */
 };
 
 /* The scores are overwritten by weights. `product` has room for count x

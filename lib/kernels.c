@@ -158,6 +158,40 @@ static void row_additive(float *scores, const float *hidden, size_t n, float que
     break;                                                                                         \
   }
 
+/* ---- Fetching ahead ----
+ *
+ * Few queries leave the machine waiting for memory, and the two loops below take
+ * turns at it: without help each begins cold, and what comes in is never more
+ * than it has just asked for. So while scores are computed the tile's values are
+ * brought into the second-level cache, and while those are weighed the next
+ * tile's keys are: a line for each vector or two that is worked on, which keeps
+ * memory busy all the time at an even pace. Measured: 1.3 to 1.7 times as fast
+ * for up to 16 queries on memories beyond the caches.
+ *
+ * Fetching both by what is read next in the same loop was rejected (no gain over
+ * what the hardware does by itself). Addresses are numbers here, because the
+ * last ones may lie beyond the end; fetching them harms nothing. */
+struct fetching {
+  uintptr_t at;
+  size_t step; /* bytes from one call of fetch() to the next; 0: nothing more to do */
+};
+
+INLINE void fetch(struct fetching *fetching) {
+  __builtin_prefetch((const void *)fetching->at, 0, 2);
+  fetching->at += fetching->step;
+}
+
+/* Spread over so many calls, of which the first `done` were made. Where that is
+ * more than a line at a time, only the beginning is fetched: no line is left out
+ * that a reader would have to wait for in the middle. With nothing to fetch,
+ * `instead` is somewhere that is near anyway. */
+INLINE struct fetching fetching_of(const struct attn_ahead *ahead, size_t calls, size_t done,
+                                   const void *instead) {
+  if (ahead->bytes == 0) return (struct fetching){(uintptr_t)instead, 0};
+  const size_t each = ahead->bytes / calls, step = each < 64 ? each : 64;
+  return (struct fetching){(uintptr_t)ahead->data + done * step, step};
+}
+
 /* ---- Panels of keys ----
  *
  * A step takes MICRO queries and one or two panels through CHUNK components:
@@ -170,10 +204,10 @@ static void row_additive(float *scores, const float *hidden, size_t n, float que
  * fast memory comes in, and for more once per chunk, into room that stays in
  * the first-level cache. Either way they meet queries as the same float32, so
  * one query alone gets what it gets in a batch. */
-enum { PANEL = 16, CHUNK = 128, MICRO = LANES == 4 ? 2 : LANES == 8 ? 4 : 6 };
+enum { PANEL = 16, CHUNK = 128, MICRO = LANES == 4 ? 2 : LANES == 8 ? 4 : 8 };
 enum { PANEL_VECS = PANEL / LANES, WIDE_PANELS = LANES == 16 ? 2 : 1 };
 #if LANES == 16
-#define EACH_REST(X) X(1) X(2) X(3) X(4) X(5)
+#define EACH_REST(X) X(1) X(2) X(3) X(4) X(5) X(6) X(7)
 #elif LANES == 8
 #define EACH_REST(X) X(1) X(2) X(3)
 #else
@@ -190,7 +224,8 @@ struct meeting {
   size_t apart, chunk; /* components: from one panel to the next, and of each */
   float *scores;
   size_t stride;
-  bool first; /* the first chunk: scores are set, not added to */
+  bool first;               /* the first chunk: scores are set, not added to */
+  struct fetching fetching; /* one call for each component of a panel */
 };
 
 INLINE vec pair_step(enum pair_op op, vec sum, float query, vec key) {
@@ -212,13 +247,16 @@ INLINE vec load_key(enum pair_op op, attn_dtype dtype, const struct meeting *mee
 INLINE void micro_step(enum pair_op op, attn_dtype dtype, size_t n, size_t panels,
                        const struct meeting *meeting, size_t query) {
   const float *queries = meeting->queries + query * meeting->dim;
-  vec sum[6][2 * PANEL_VECS];
+  vec sum[MICRO][2 * PANEL_VECS];
   for (size_t q = 0; q < n; q++)
     for (size_t v = 0; v < panels * PANEL_VECS; v++)
       sum[q][v] = all(0);
+  struct fetching fetching = meeting->fetching;
+  if (query > 0) fetching.step = 0;
   for (size_t j = 0; j < meeting->chunk; j++)
     for (size_t v = 0; v < panels * PANEL_VECS; v++) {
       const vec key = load_key(op, dtype, meeting, j, v);
+      if (v % PANEL_VECS == 0) fetch(&fetching);
       for (size_t q = 0; q < n; q++)
         sum[q][v] = pair_step(op, sum[q][v], queries[q * meeting->dim + j], key);
     }
@@ -275,21 +313,25 @@ INLINE void meet_chunk(enum pair_op op, attn_dtype dtype, size_t panels,
 
 INLINE void panels_pairs(attn_dtype dtype, enum pair_op op, const struct attn_panels *work,
                          float *scores, size_t stride) {
+  const size_t components = work->panel_count * work->dim;
   for (size_t p = 0; p < work->panel_count;) {
     const size_t together = p + WIDE_PANELS <= work->panel_count ? WIDE_PANELS : 1;
     for (size_t from = 0; from < work->dim; from += CHUNK) {
       const struct attn_numbers keys =
           attn_numbers_after(work->keys, p * PANEL, (p * work->dim + from) * PANEL);
-      const struct meeting meeting = {.queries = work->queries + from,
-                                      .count = work->count,
-                                      .dim = work->dim,
-                                      .panels = keys.data,
-                                      .scales = keys.scales,
-                                      .apart = work->dim,
-                                      .chunk = work->dim - from < CHUNK ? work->dim - from : CHUNK,
-                                      .scores = scores + p * PANEL,
-                                      .stride = stride,
-                                      .first = from == 0};
+      const struct meeting meeting = {
+          .queries = work->queries + from,
+          .count = work->count,
+          .dim = work->dim,
+          .panels = keys.data,
+          .scales = keys.scales,
+          .apart = work->dim,
+          .chunk = work->dim - from < CHUNK ? work->dim - from : CHUNK,
+          .scores = scores + p * PANEL,
+          .stride = stride,
+          .first = from == 0,
+          .fetching =
+              fetching_of(&work->ahead, components, p * work->dim + from * together, keys.data)};
       if (together == 2)
         meet_chunk(op, dtype, 2, &meeting);
       else
@@ -307,33 +349,50 @@ static void panels_distance2(const struct attn_panels *panels, float *scores, si
   BY_DTYPE(panels->keys.dtype, panels_pairs, PAIR_DISTANCE2, panels, scores, stride)
 }
 
-/* ---- Weighted sums of values: the mirror image, rows in the place of
- * components. The last components of a row are loaded with what follows them,
- * and only what is theirs is stored. ---- */
+/* ---- Weighted sums of values ----
+ *
+ * There are two ways, which add up the same terms in the same order and so give
+ * the same bits. Columns: the mirror image of the panels, rows in the place of
+ * components, with the sums of a few columns in registers. Rows: a few rows at a
+ * time, all columns, with the sums in the cache. The first is the better one for
+ * many queries; with wide rows it meets memory in jumps of a row, from page to
+ * page, and the second one reads it as it lies. */
 
 enum { VALUE_VECS = LANES == 16 ? 2 : LANES == 8 ? 2 : 4 };
+enum { ROWS_QUERIES = 16, ROWS_DIM = 256, ABREAST = 8 };
 
-/* Some rows of some components, and all queries. */
+/* Some rows of some columns, and all queries. The last components of a row are
+ * loaded with what follows them, and only what is theirs is stored. */
 struct weighing {
   const float *weights; /* count x stride */
   size_t count, stride;
   const void *values; /* numbers of some dtype; scales are in the weights */
   size_t rows, dim;   /* dim: from one row to the next */
   float *outputs;
-  size_t apart, width; /* from one query's to the next, and how many are due */
-  bool first;          /* the first rows: outputs are set, not added to */
+  size_t apart, width;      /* from one query's to the next, and how many are due */
+  bool first;               /* the first rows: outputs are set, not added to */
+  struct fetching fetching; /* one call for each vector of a row */
 };
+
+INLINE vec output_so_far(const struct weighing *work, size_t q, size_t v) {
+  const float *from = work->outputs + q * work->apart + v * LANES;
+  const size_t left = work->width - v * LANES;
+  return work->first ? all(0) : left >= LANES ? load(from) : load_some(from, left, 0);
+}
 
 INLINE void weigh_step(attn_dtype dtype, size_t n, size_t vecs, const struct weighing *work,
                        size_t q) {
-  vec sum[6][VALUE_VECS];
+  vec sum[MICRO][VALUE_VECS];
   const float *weights = work->weights + q * work->stride;
+  struct fetching fetching = work->fetching;
+  if (q > 0) fetching.step = 0;
   for (size_t i = 0; i < n; i++)
     for (size_t v = 0; v < vecs; v++)
-      sum[i][v] = all(0);
+      sum[i][v] = output_so_far(work, q + i, v);
   for (size_t r = 0; r < work->rows; r++)
     for (size_t v = 0; v < vecs; v++) {
       const vec value = load_numbers(dtype, work->values, r * work->dim + v * LANES);
+      fetch(&fetching);
       for (size_t i = 0; i < n; i++)
         sum[i][v] += value * weights[i * work->stride + r];
     }
@@ -342,9 +401,9 @@ INLINE void weigh_step(attn_dtype dtype, size_t n, size_t vecs, const struct wei
       float *to = work->outputs + (q + i) * work->apart + v * LANES;
       const size_t left = work->width - v * LANES;
       if (left >= LANES)
-        store(to, work->first ? sum[i][v] : load(to) + sum[i][v]);
+        store(to, sum[i][v]);
       else
-        store_some(to, work->first ? sum[i][v] : load_some(to, left, 0) + sum[i][v], left);
+        store_some(to, sum[i][v], left);
     }
 }
 
@@ -361,8 +420,7 @@ INLINE void weigh_column(attn_dtype dtype, size_t vecs, const struct weighing *w
 }
 
 /* float32 takes all rows at once. What has to be widened goes in runs of rows
- * that fit the first-level cache as float32; one query alone too, although it
- * widens in registers, because its sums must be those of a batch. */
+ * that fit the first-level cache as float32. */
 enum { RUN = 128 };
 
 static __attribute__((noinline)) void weigh_widened(size_t vecs, const struct weighing *work) {
@@ -390,8 +448,13 @@ INLINE void weigh_block(attn_dtype dtype, size_t vecs, const struct weighing *wo
   }
 }
 
-INLINE void weigh_rows(attn_dtype dtype, const struct attn_weighing *work, size_t from, size_t rows,
-                       float *outputs) {
+INLINE size_t row_vecs(const struct attn_weighing *work) {
+  return (work->dim + LANES - 1) / LANES;
+}
+
+/* Columns from `column` on. */
+INLINE void weigh_columns(attn_dtype dtype, const struct attn_weighing *work, size_t from,
+                          size_t rows, size_t column, float *outputs) {
   struct weighing block = {.weights = work->weights + from,
                            .count = work->count,
                            .stride = work->stride,
@@ -399,11 +462,13 @@ INLINE void weigh_rows(attn_dtype dtype, const struct attn_weighing *work, size_
                            .dim = work->dim,
                            .apart = work->dim,
                            .first = from == 0};
-  const size_t wide = VALUE_VECS * LANES;
-  for (size_t column = 0; column < work->dim; column += block.width) {
+  const size_t wide = VALUE_VECS * LANES, calls = work->rows * row_vecs(work);
+  for (; column < work->dim; column += block.width) {
     const size_t left = work->dim - column;
     block.values = attn_numbers_after(work->values, from, from * work->dim + column).data;
     block.outputs = outputs + column;
+    block.fetching = fetching_of(&work->ahead, calls,
+                                 from * row_vecs(work) + rows * (column / LANES), block.values);
     if (left >= wide) {
       block.width = wide;
       weigh_block(dtype, VALUE_VECS, &block);
@@ -414,14 +479,47 @@ INLINE void weigh_rows(attn_dtype dtype, const struct attn_weighing *work, size_
   }
 }
 
-INLINE void weigh_runs(attn_dtype dtype, const struct attn_weighing *work, float *outputs) {
+/* n rows of all columns that fill a vector. */
+INLINE void weigh_rows(attn_dtype dtype, size_t n, const struct attn_weighing *work, size_t from,
+                       float *outputs) {
+  const void *values = attn_numbers_after(work->values, from, from * work->dim).data;
+  struct fetching fetching =
+      fetching_of(&work->ahead, work->rows * row_vecs(work), from * row_vecs(work), values);
+  for (size_t column = 0; column + LANES <= work->dim; column += LANES) {
+    vec value[ABREAST];
+    for (size_t r = 0; r < n; r++) {
+      value[r] = load_numbers(dtype, values, r * work->dim + column);
+      fetch(&fetching);
+    }
+    for (size_t q = 0; q < work->count; q++) {
+      const float *weights = work->weights + q * work->stride + from;
+      float *to = outputs + q * work->dim + column;
+      vec sum = from > 0 ? load(to) : all(0);
+      for (size_t r = 0; r < n; r++)
+        sum += value[r] * weights[r];
+      store(to, sum);
+    }
+  }
+}
+
+INLINE void weigh(attn_dtype dtype, const struct attn_weighing *work, float *outputs) {
+  size_t done = 0; /* columns */
+  if (work->count <= ROWS_QUERIES && work->dim >= ROWS_DIM) {
+    size_t r = 0;
+    for (; r + ABREAST <= work->rows; r += ABREAST)
+      weigh_rows(dtype, ABREAST, work, r, outputs);
+    for (; r < work->rows; r++)
+      weigh_rows(dtype, 1, work, r, outputs);
+    done = work->dim / LANES * LANES;
+  }
   const size_t most = dtype == ATTN_F32 ? work->rows : RUN;
-  for (size_t from = 0; from < work->rows; from += most)
-    weigh_rows(dtype, work, from, work->rows - from < most ? work->rows - from : most, outputs);
+  for (size_t from = 0; from < work->rows && done < work->dim; from += most)
+    weigh_columns(dtype, work, from, work->rows - from < most ? work->rows - from : most, done,
+                  outputs);
 }
 
 static void weigh_values(const struct attn_weighing *work, float *outputs) {
-  BY_DTYPE(work->values.dtype, weigh_runs, work, outputs)
+  BY_DTYPE(work->values.dtype, weigh, work, outputs)
 }
 
 static void accumulate(double *sums, const float *terms, size_t n) {

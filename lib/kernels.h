@@ -8,11 +8,19 @@
 
 #include "dtype.h"
 
+/* What will be wanted next: it is brought nearer while something else is
+ * computed. NULL, 0: nothing. */
+struct attn_ahead {
+  const void *data;
+  size_t bytes;
+};
+
 struct attn_panels {
   const float *queries; /* count x dim */
   size_t count, dim;
   struct attn_numbers keys; /* panel_count x dim x 16 */
   size_t panel_count;
+  struct attn_ahead ahead;
 };
 
 struct attn_weighing {
@@ -20,6 +28,7 @@ struct attn_weighing {
   size_t count, stride;
   struct attn_numbers values; /* rows x dim */
   size_t rows, dim;
+  struct attn_ahead ahead;
 };
 
 struct attn_kernels {

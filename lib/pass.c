@@ -140,33 +140,59 @@ static attn_status select_from(struct pass *pass, const struct desk *desk, size_
   return status;
 }
 
-static attn_status meet_tile(struct pass *pass, struct desk *desk, size_t part, size_t index,
-                             size_t first, size_t end) {
+static struct attn_ahead keys_ahead(const struct attn_tile *tile, const attn_snapshot *memory) {
+  return (struct attn_ahead){tile->keys.data, attn_panel_rows(tile->rows) * memory->key_dim *
+                                                  attn_dtype_bytes(memory->dtype)};
+}
+
+static struct attn_ahead values_ahead(const struct attn_tile *tile, const attn_snapshot *memory) {
+  return (struct attn_ahead){tile->values.data,
+                             tile->rows * memory->value_dim * attn_dtype_bytes(memory->dtype)};
+}
+
+/* What a task works through: queries from `first` to `end` and tiles up to
+ * `last`, for a part. */
+struct share {
+  size_t part, first, end, last;
+};
+
+static attn_status meet_tile(struct pass *pass, struct desk *desk, const struct share *share,
+                             size_t index) {
   const struct attn_pass_plan *plan = pass->plan;
   const struct attn_tile *tile = &plan->tiles[index];
+  struct attn_ahead values = {0}, next = {0};
+  if (!plan->combination.select) values = values_ahead(tile, plan->memory);
+  if (index + 1 < share->last) next = keys_ahead(tile + 1, plan->memory);
   attn_scorer_enter_tile(&pass->scorer, tile, &desk->scratch);
   if (!plan->fast && !plan->combination.select)
     pass->scorer.kernels->widen_values(desk->wide_values, &tile->values, tile->rows,
                                        plan->memory->value_dim);
 
   attn_status status = ATTN_OK;
-  for (size_t q = first; q < end && status == ATTN_OK; q += pass->step) {
-    const size_t count = smaller(pass->step, end - q);
-    const struct attn_scored_tile scored = {
-        .tile = tile, .index = index, .first = q, .count = count, .which = pass->queries.which + q};
+  for (size_t q = share->first; q < share->end && status == ATTN_OK; q += pass->step) {
+    const size_t count = smaller(pass->step, share->end - q);
+    const bool first = q == share->first, last = q + count == share->end;
+    const struct attn_scored_tile scored = {.tile = tile,
+                                            .index = index,
+                                            .first = q,
+                                            .count = count,
+                                            .which = pass->queries.which + q,
+                                            .ahead = last ? next : (struct attn_ahead){0}};
+    desk->scratch.ahead = first ? values : (struct attn_ahead){0};
+    if (plan->combination.select && last) desk->scratch.ahead = next;
     if (plan->fast)
       attn_scorer_fast(&pass->scorer, tile, &desk->scratch, &pass->queries, q, count, desk->scores);
     else
       attn_scorer_exact(&pass->scorer, tile, &desk->scratch, &pass->queries, q, count,
                         desk->wide_scores);
     if (plan->combination.select)
-      status = select_from(pass, desk, part, &scored);
+      status = select_from(pass, desk, share->part, &scored);
     else if (plan->fast)
-      status = attn_fold_fast(&pass->folds[part], &pass->fold_plan, &scored, desk->scores,
+      status = attn_fold_fast(&pass->folds[share->part], &pass->fold_plan, &scored, desk->scores,
                               desk->product);
     else
-      status = attn_fold_exact(&pass->folds[part], &pass->fold_plan, &scored, desk->wide_scores,
-                               desk->wide_values);
+      status = attn_fold_exact(&pass->folds[share->part], &pass->fold_plan, &scored,
+                               desk->wide_scores, desk->wide_values);
   }
   return status;
 }
@@ -178,13 +204,14 @@ static bool is_cancelled(const attn_request *request) {
 static void score_task(void *argument, size_t index) {
   struct pass *pass = argument;
   const size_t part = index / pass->groups, group = index % pass->groups;
-  const size_t first = cut(pass->count, pass->groups, group);
-  const size_t end = cut(pass->count, pass->groups, group + 1);
-  const size_t last_tile = cut(pass->plan->tile_count, pass->parts, part + 1);
+  const struct share share = {.part = part,
+                              .first = cut(pass->count, pass->groups, group),
+                              .end = cut(pass->count, pass->groups, group + 1),
+                              .last = cut(pass->plan->tile_count, pass->parts, part + 1)};
   struct desk desk;
   attn_status status = desk_create(&desk, pass);
   for (size_t t = cut(pass->plan->tile_count, pass->parts, part);
-       t < last_tile && status == ATTN_OK; t++) {
+       t < share.last && status == ATTN_OK; t++) {
     const attn_pool *pool = pass->plan->pool;
     if (pool && pool->pause) pool->pause(pool->context);
     if (is_cancelled(pass->plan->request))
@@ -192,7 +219,7 @@ static void score_task(void *argument, size_t index) {
     else if (status_of(pass) != ATTN_OK)
       break;
     else
-      status = meet_tile(pass, &desk, part, t, first, end);
+      status = meet_tile(pass, &desk, &share, t);
   }
   if (status != ATTN_OK) fail(pass, status);
   desk_free(&desk);

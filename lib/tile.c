@@ -85,11 +85,13 @@ static void hide_key(const struct attn_scorer *scorer, const double *key, double
 
 /* The hidden units of `additive`: the rows of w_k meet the keys as queries do. */
 static struct attn_panels panels_of(const struct attn_scorer *scorer, const struct attn_tile *tile,
-                                    const float *queries, size_t count) {
+                                    const struct attn_scratch *scratch, const float *queries,
+                                    size_t count) {
   return (struct attn_panels){.queries = queries,
                               .count = count,
                               .dim = scorer->key_dim,
                               .keys = tile->keys,
+                              .ahead = scratch->ahead,
                               .panel_count = attn_panel_rows(tile->rows) / ATTN_PANEL};
 }
 
@@ -112,7 +114,7 @@ void attn_scorer_enter_tile(const struct attn_scorer *scorer, const struct attn_
                scratch->wide_hidden + r * scorer->hidden);
   } else if (base == BASE_ADDITIVE) {
     const struct attn_panels work =
-        panels_of(scorer, tile, scorer->score->params.tensor[W_K], scorer->hidden);
+        panels_of(scorer, tile, scratch, scorer->score->params.tensor[W_K], scorer->hidden);
     products(scorer, &work, tile->rows, scratch->hidden);
   } else if (base == BASE_COSINE) {
     for (size_t r = 0; r < tile->rows; r++)
@@ -137,7 +139,7 @@ void attn_scorer_fast(const struct attn_scorer *scorer, const struct attn_tile *
   const enum score_base base = scorer->score->kind->base;
   const size_t rows = tile->rows, stride = attn_panel_rows(rows);
   const float *from = queries->fast + first * queries->dim;
-  const struct attn_panels work = panels_of(scorer, tile, from, count);
+  const struct attn_panels work = panels_of(scorer, tile, scratch, from, count);
   if (base == BASE_DOT || base == BASE_COSINE)
     products(scorer, &work, rows, scores);
   else if (base == BASE_DISTANCE)

@@ -29,6 +29,7 @@ struct attn_scratch {
   float *hidden;      /* h x tile_rows */
   double *wide_keys;  /* tile_rows x key_dim */
   double *wide_hidden;
+  struct attn_ahead ahead; /* what the pass wants after the scores of this tile; none at first */
 };
 attn_status attn_scratch_create(struct attn_scratch *scratch, const struct attn_scorer *scorer);
 void attn_scratch_free(struct attn_scratch *scratch);
