@@ -25,6 +25,12 @@
  * helper is inside: `helpers` is changed under the mutex, and a helper enters
  * only while the group is listed.
  *
+ * A thread with nothing to do looks for work for as long as it takes to wake one
+ * up before it sleeps, without the mutex and letting others run: waking up costs
+ * as much as a whole small batch, and where a request was, the next is near.
+ * `published` and `helpers` are changed under the mutex and compared under it
+ * before a thread sleeps, so nothing is missed in between.
+ *
  * Nothing can deadlock on a full pool: an owner never waits for a slice that
  * nobody runs, since it runs all unclaimed ones itself, and a helper that lets
  * a short job in comes back.
@@ -34,6 +40,7 @@
 #include "engine/workers.h"
 
 #include <pthread.h>
+#include <sched.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 
@@ -41,6 +48,9 @@
 
 /* Seconds that a job may wait per second that it takes. */
 #define PATIENCE 8.0
+/* How long a thread that has nothing to do looks for something before it sleeps:
+ * about what it takes to wake one up. */
+#define LOOK_SECONDS 50e-6
 /* How many times shorter a job has to be to be let in. */
 #define MUCH_SHORTER 8.0
 
@@ -54,9 +64,9 @@ struct group {
   void (*task)(void *argument, size_t index);
   void *argument;
   size_t count;
-  atomic_size_t next; /* the first slice nobody has claimed */
-  double seconds;     /* of the job that it belongs to */
-  unsigned helpers;   /* workers inside, without the owner */
+  atomic_size_t next;  /* the first slice nobody has claimed */
+  double seconds;      /* of the job that it belongs to */
+  atomic_uint helpers; /* workers inside, without the owner */
   struct group *following;
 };
 
@@ -66,6 +76,7 @@ struct workers {
   pthread_cond_t left; /* a helper has left a group */
   struct job *queue;   /* a heap of max_queue, the first one due on top */
   atomic_size_t length;
+  atomic_uint published; /* how often there was something new, the end too */
   size_t max_queue;
   struct group *groups; /* listed: may have unclaimed slices */
   unsigned running;     /* jobs that a worker has taken from the queue */
@@ -103,6 +114,61 @@ static struct job heap_pop(struct workers *workers) {
   }
   heap[hole] = last;
   return first;
+}
+
+/* ---- Waiting ---- */
+
+static void relax(void) {
+  for (int i = 0; i < 16; i++) {
+#if defined(__x86_64__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    __asm__ volatile("yield");
+#endif
+  }
+}
+
+/* Looks at *number for a while; true once it is not what it was. */
+static bool changes_soon(const atomic_uint *number, unsigned was) {
+  const double until = clock_seconds() + LOOK_SECONDS;
+  do {
+    for (int i = 0; i < 8; i++) {
+      if (atomic_load_explicit(number, memory_order_relaxed) != was) return true;
+      relax();
+    }
+    sched_yield();
+  } while (clock_seconds() < until);
+  return false;
+}
+
+/* With the mutex held: there is something new, for one worker or for all. */
+static void publish(struct workers *workers, bool for_all) {
+  atomic_fetch_add_explicit(&workers->published, 1, memory_order_relaxed);
+  if (for_all)
+    pthread_cond_broadcast(&workers->work);
+  else
+    pthread_cond_signal(&workers->work);
+}
+
+/* With the mutex held; returns with it held, when there may be work. */
+static void wait_for_work(struct workers *workers) {
+  const unsigned seen = atomic_load_explicit(&workers->published, memory_order_relaxed);
+  pthread_mutex_unlock(&workers->mutex);
+  changes_soon(&workers->published, seen);
+  pthread_mutex_lock(&workers->mutex);
+  if (atomic_load_explicit(&workers->published, memory_order_relaxed) == seen)
+    pthread_cond_wait(&workers->work, &workers->mutex);
+}
+
+/* With the mutex held; returns with it held. */
+static void wait_for_helpers(struct workers *workers, struct group *group) {
+  while (group->helpers > 0) {
+    const unsigned inside = group->helpers;
+    pthread_mutex_unlock(&workers->mutex);
+    const bool changed = changes_soon(&group->helpers, inside);
+    pthread_mutex_lock(&workers->mutex);
+    if (!changed && group->helpers > 0) pthread_cond_wait(&workers->left, &workers->mutex);
+  }
 }
 
 /* ---- Running ---- */
@@ -149,11 +215,11 @@ static void *worker(void *context) {
       pthread_mutex_unlock(&workers->mutex);
       run_job(&job);
       pthread_mutex_lock(&workers->mutex);
-      if (--workers->running == 0 && workers->stopping) pthread_cond_broadcast(&workers->work);
+      if (--workers->running == 0 && workers->stopping) publish(workers, true);
     } else if (workers->stopping && workers->running == 0) {
       break; /* not before: the last jobs may have slices to share */
     } else {
-      pthread_cond_wait(&workers->work, &workers->mutex);
+      wait_for_work(workers);
     }
   }
   pthread_mutex_unlock(&workers->mutex);
@@ -166,10 +232,11 @@ static void run_group(void *context, size_t count, void (*task)(void *argument, 
   struct group group = {
       .task = task, .argument = argument, .count = count, .seconds = occupation.seconds};
   atomic_init(&group.next, 0);
+  atomic_init(&group.helpers, 0);
   pthread_mutex_lock(&workers->mutex);
   group.following = workers->groups;
   workers->groups = &group;
-  pthread_cond_broadcast(&workers->work);
+  publish(workers, true);
   pthread_mutex_unlock(&workers->mutex);
 
   run_slices(&group);
@@ -179,8 +246,7 @@ static void run_group(void *context, size_t count, void (*task)(void *argument, 
   while (*link != &group)
     link = &(*link)->following;
   *link = group.following;
-  while (group.helpers > 0)
-    pthread_cond_wait(&workers->left, &workers->mutex);
+  wait_for_helpers(workers, &group);
   pthread_mutex_unlock(&workers->mutex);
 }
 
@@ -214,7 +280,7 @@ bool workers_submit(void *context, void (*run)(void *argument), void *argument, 
   const bool room = workers->length < workers->max_queue && !workers->stopping;
   if (room) {
     heap_push(workers, job);
-    pthread_cond_signal(&workers->work);
+    publish(workers, false);
   }
   pthread_mutex_unlock(&workers->mutex);
   return room;
@@ -248,7 +314,7 @@ void workers_finish(struct workers *workers) {
   if (!workers) return;
   pthread_mutex_lock(&workers->mutex);
   workers->stopping = true;
-  pthread_cond_broadcast(&workers->work);
+  publish(workers, true);
   pthread_mutex_unlock(&workers->mutex);
   for (unsigned t = 0; t < workers->thread_count; t++)
     pthread_join(workers->threads[t], NULL);
