@@ -24,35 +24,48 @@ static struct attn_combination combination_of(const attn_request *request, size_
   return combination;
 }
 
-/* Some queries of a block, by the arithmetic that is to serve them. */
+/* The queries of a block, by the arithmetic that is to serve them. */
 struct sorted {
   size_t fast[BLOCK_QUERIES], exact[BLOCK_QUERIES];
-  size_t fast_count, exact_count;
-  struct attn_margin margins[BLOCK_QUERIES]; /* of the fast ones */
+  size_t exact_count;
+  struct attn_queries mapped;                /* the fast ones */
+  struct attn_margin margins[BLOCK_QUERIES]; /* theirs */
 };
 
+/* Whatever happened, sorted->mapped is to be freed. */
 static attn_status sort_queries(const struct attn_pass_plan *plan,
                                 const struct attn_arithmetic *arithmetic, size_t first,
                                 size_t count, struct sorted *sorted) {
   for (size_t q = 0; q < count; q++)
-    sorted->exact[q] = first + q;
-  sorted->fast_count = 0;
+    sorted->fast[q] = sorted->exact[q] = first + q;
   sorted->exact_count = count;
+  sorted->mapped = (struct attn_queries){0};
   if (!arithmetic->possible) return ATTN_OK;
 
-  struct attn_queries mapped;
+  struct attn_queries *mapped = &sorted->mapped;
   const struct attn_query_map map = attn_pass_query_map(plan, true);
   const attn_status status =
-      attn_queries_map(&mapped, &map, plan->request->queries, sorted->exact, count);
-  if (status == ATTN_OK) {
-    sorted->exact_count = 0;
-    for (size_t q = 0; q < count; q++)
-      if (attn_arithmetic_fits(arithmetic, mapped.norms[q], mapped.reach[q],
-                               &sorted->margins[sorted->fast_count]))
-        sorted->fast[sorted->fast_count++] = first + q;
-      else
-        sorted->exact[sorted->exact_count++] = first + q;
-  }
+      attn_queries_map(mapped, &map, plan->request->queries, sorted->fast, count);
+  if (status != ATTN_OK) return status;
+  mapped->count = 0;
+  sorted->exact_count = 0;
+  for (size_t q = 0; q < count; q++)
+    if (attn_arithmetic_fits(arithmetic, mapped->norms[q], mapped->reach[q],
+                             &sorted->margins[mapped->count])) {
+      attn_queries_move(mapped, q, mapped->count);
+      sorted->fast[mapped->count++] = first + q;
+    } else {
+      sorted->exact[sorted->exact_count++] = first + q;
+    }
+  return ATTN_OK;
+}
+
+static attn_status attend_exactly(struct attn_pass_plan *plan, const size_t *which, size_t count) {
+  struct attn_queries mapped;
+  const struct attn_query_map map = attn_pass_query_map(plan, false);
+  attn_status status = attn_queries_map(&mapped, &map, plan->request->queries, which, count);
+  plan->fast = false;
+  if (status == ATTN_OK) status = attn_pass_run(plan, &mapped, INFINITY, NULL, NULL);
   attn_queries_free(&mapped);
   return status;
 }
@@ -62,16 +75,15 @@ static attn_status attend_block(struct attn_pass_plan *plan,
                                 size_t count) {
   struct sorted sorted;
   attn_status status = sort_queries(plan, arithmetic, first, count, &sorted);
-  if (status == ATTN_OK && sorted.fast_count > 0) {
+  if (status == ATTN_OK && sorted.mapped.count > 0) {
     plan->fast = true;
     plan->margins = sorted.margins;
-    status = attn_pass_run(plan, sorted.fast, sorted.fast_count, attn_arithmetic_limit(arithmetic),
-                           sorted.exact, &sorted.exact_count);
+    status = attn_pass_run(plan, &sorted.mapped, attn_arithmetic_limit(arithmetic), sorted.exact,
+                           &sorted.exact_count);
   }
-  if (status == ATTN_OK && sorted.exact_count > 0) {
-    plan->fast = false;
-    status = attn_pass_run(plan, sorted.exact, sorted.exact_count, INFINITY, NULL, NULL);
-  }
+  attn_queries_free(&sorted.mapped);
+  if (status == ATTN_OK && sorted.exact_count > 0)
+    status = attend_exactly(plan, sorted.exact, sorted.exact_count);
   return status;
 }
 

@@ -27,7 +27,7 @@ struct pass {
   const struct attn_pass_plan *plan;
   struct attn_scorer scorer;
   struct attn_scorer judge; /* float64, for candidates that float32 has found */
-  struct attn_queries queries;
+  const struct attn_queries *queries;
   struct attn_fold_plan fold_plan;
   size_t count, parts, groups, step;
   struct attn_fold *folds;           /* parts */
@@ -46,7 +46,7 @@ static void fail_query(struct pass *pass, attn_status status, size_t q) {
   int expected = ATTN_OK;
   if (atomic_compare_exchange_strong(&pass->status, &expected, (int)status) &&
       pass->plan->request->fault_query)
-    *pass->plan->request->fault_query = pass->queries.which[q];
+    *pass->plan->request->fault_query = pass->queries->which[q];
 }
 
 static attn_status status_of(struct pass *pass) {
@@ -176,14 +176,14 @@ static attn_status meet_tile(struct pass *pass, struct desk *desk, const struct 
                                             .index = index,
                                             .first = q,
                                             .count = count,
-                                            .which = pass->queries.which + q,
+                                            .which = pass->queries->which + q,
                                             .ahead = last ? next : (struct attn_ahead){0}};
     desk->scratch.ahead = first ? values : (struct attn_ahead){0};
     if (plan->combination.select && last) desk->scratch.ahead = next;
     if (plan->fast)
-      attn_scorer_fast(&pass->scorer, tile, &desk->scratch, &pass->queries, q, count, desk->scores);
+      attn_scorer_fast(&pass->scorer, tile, &desk->scratch, pass->queries, q, count, desk->scores);
     else
-      attn_scorer_exact(&pass->scorer, tile, &desk->scratch, &pass->queries, q, count,
+      attn_scorer_exact(&pass->scorer, tile, &desk->scratch, pass->queries, q, count,
                         desk->wide_scores);
     if (plan->combination.select)
       status = select_from(pass, desk, share->part, &scored);
@@ -233,7 +233,7 @@ static void score_task(void *argument, size_t index) {
 static void answer_largest(const struct pass *pass, size_t q, struct attn_candidate *items,
                            size_t count, size_t others) {
   const attn_request *request = pass->plan->request;
-  const size_t query = pass->queries.which[q];
+  const size_t query = pass->queries->which[q];
   const size_t room = smaller(request->top, pass->plan->memory->rows);
   attn_candidates_order(items, count);
   size_t kept = 0, place = 0;
@@ -274,7 +274,7 @@ static attn_status gather(const struct pass *pass, size_t q,
                           const struct attn_selection *selection) {
   const struct attn_pass_plan *plan = pass->plan;
   const size_t dim = plan->memory->value_dim;
-  float *output = plan->request->outputs + pass->queries.which[q] * dim;
+  float *output = plan->request->outputs + pass->queries->which[q] * dim;
   double *sums = calloc(dim, 2 * sizeof *sums);
   if (!sums) return ATTN_NO_MEMORY;
   double *value = sums + dim;
@@ -300,7 +300,7 @@ static attn_status judge(struct pass *pass, size_t q, struct attn_selection *sel
     struct attn_candidate *item = &selection->items[c];
     const struct attn_tile *tile = tile_of_row(pass->plan, item->row);
     item->score = attn_scorer_exact_pair(&pass->judge, tile, item->row - tile->first, &scratch,
-                                         &pass->queries, q);
+                                         pass->queries, q);
   }
   attn_scratch_free(&scratch);
   return status;
@@ -324,7 +324,7 @@ static void select_task(void *argument, size_t q) {
     status = gather(pass, q, selection);
   }
   if (status == ATTN_OK && request->weights_mode == ATTN_WEIGHTS_FULL) {
-    float *weights = request->weights + pass->queries.which[q] * rows;
+    float *weights = request->weights + pass->queries->which[q] * rows;
     memset(weights, 0, rows * sizeof *weights);
     for (size_t c = 0; c < selection->count; c++) {
       const struct attn_candidate *item = &selection->items[c];
@@ -362,7 +362,7 @@ static attn_status finish_fold(struct pass *pass, size_t q, double limit) {
   }
   const double factor =
       attn_fold_factor(fold, &pass->fold_plan, q, pass->fold_plan.soft ? fold->max[q] : 1);
-  float *output = pass->plan->request->outputs + pass->queries.which[q] * dim;
+  float *output = pass->plan->request->outputs + pass->queries->which[q] * dim;
   for (size_t i = 0; i < dim; i++)
     output[i] = (float)(fold->outputs[q * dim + i] * factor);
   if (!all_representable(output, dim)) return ATTN_NOT_REPRESENTABLE;
@@ -378,7 +378,7 @@ static void weights_task(void *argument, size_t part) {
   const size_t last = cut(plan->tile_count, pass->parts, part + 1);
   for (size_t q = 0; q < pass->count; q++) {
     if (pass->left[q]) continue;
-    float *row = fold_plan->weights + pass->queries.which[q] * plan->memory->rows;
+    float *row = fold_plan->weights + pass->queries->which[q] * plan->memory->rows;
     bool finite = true;
     for (size_t t = cut(plan->tile_count, pass->parts, part); t < last; t++) {
       const struct attn_tile *tile = &plan->tiles[t];
@@ -404,13 +404,11 @@ struct attn_query_map attn_pass_query_map(const struct attn_pass_plan *plan, boo
                                  .log = plan->combination.log};
 }
 
-static attn_status prepare(struct pass *pass, const size_t *which) {
+static attn_status prepare(struct pass *pass) {
   const struct attn_pass_plan *plan = pass->plan;
   const attn_request *request = plan->request;
   const struct attn_query_map map = attn_pass_query_map(plan, plan->fast);
   attn_status status = attn_scorer_create(&pass->scorer, plan->memory, &map);
-  if (status == ATTN_OK)
-    status = attn_queries_map(&pass->queries, &map, request->queries, which, pass->count);
   if (status != ATTN_OK) return status;
   choose_cuts(pass);
   pass->left = calloc(pass->count, sizeof *pass->left);
@@ -456,7 +454,6 @@ static attn_status prepare(struct pass *pass, const size_t *which) {
 static void pass_clear(struct pass *pass) {
   attn_scorer_clear(&pass->scorer);
   attn_scorer_clear(&pass->judge);
-  attn_queries_free(&pass->queries);
   for (size_t part = 0; pass->folds && part < pass->parts; part++)
     attn_fold_free(&pass->folds[part]);
   for (size_t i = 0; pass->selections && i < pass->parts * pass->count; i++)
@@ -467,11 +464,12 @@ static void pass_clear(struct pass *pass) {
   free(pass->left);
 }
 
-attn_status attn_pass_run(const struct attn_pass_plan *plan, const size_t *which, size_t count,
+attn_status attn_pass_run(const struct attn_pass_plan *plan, const struct attn_queries *queries,
                           double limit, size_t *redo, size_t *redo_count) {
-  struct pass pass = {.plan = plan, .count = count};
+  const size_t count = queries->count;
+  struct pass pass = {.plan = plan, .queries = queries, .count = count};
   atomic_init(&pass.status, ATTN_OK);
-  attn_status status = prepare(&pass, which);
+  attn_status status = prepare(&pass);
   if (status != ATTN_OK) goto done;
 
   run(plan, pass.parts * pass.groups, score_task, &pass);
@@ -487,7 +485,7 @@ attn_status attn_pass_run(const struct attn_pass_plan *plan, const size_t *which
   }
   if (status == ATTN_OK) status = status_of(&pass);
   for (size_t q = 0; q < count; q++)
-    if (pass.left[q]) redo[(*redo_count)++] = which[q];
+    if (pass.left[q]) redo[(*redo_count)++] = queries->which[q];
 done:
   pass_clear(&pass);
   return status;

@@ -22,10 +22,10 @@ struct attn_pass_plan {
 /* How the queries of such a pass are mapped, for either arithmetic. */
 struct attn_query_map attn_pass_query_map(const struct attn_pass_plan *plan, bool fast);
 
-/* Answers the queries `which` (numbers in the request). Where the float32 pass
- * finds that a query's largest exponent is beyond `limit`, it leaves the query
- * unanswered and adds its number to `redo` (room for count). */
-attn_status attn_pass_run(const struct attn_pass_plan *plan, const size_t *which, size_t count,
+/* Answers queries that were mapped for the plan's arithmetic. Where the float32
+ * pass finds that a query's largest exponent is beyond `limit`, it leaves the
+ * query unanswered and adds its number to `redo` (room for all of them). */
+attn_status attn_pass_run(const struct attn_pass_plan *plan, const struct attn_queries *queries,
                           double limit, size_t *redo, size_t *redo_count);
 
 #endif

@@ -12,6 +12,7 @@
 #include <cblas.h>
 #include <math.h>
 #include <stdlib.h>
+#include <string.h>
 
 /* The matrix that maps a query, transposed or not, as cblas wants it told. */
 struct projection {
@@ -103,6 +104,16 @@ attn_status attn_queries_map(struct attn_queries *mapped, const struct attn_quer
 done:
   free(given);
   return status;
+}
+
+void attn_queries_move(struct attn_queries *mapped, size_t from, size_t to) {
+  const size_t dim = mapped->dim;
+  if (from == to) return;
+  memcpy(mapped->exact + to * dim, mapped->exact + from * dim, dim * sizeof *mapped->exact);
+  mapped->norms[to] = mapped->norms[from];
+  if (!mapped->fast) return;
+  memcpy(mapped->fast + to * dim, mapped->fast + from * dim, dim * sizeof *mapped->fast);
+  mapped->reach[to] = mapped->reach[from];
 }
 
 void attn_queries_free(struct attn_queries *mapped) {

@@ -25,6 +25,8 @@ struct attn_query_map {
 /* ATTN_NO_MEMORY; whatever happened, attn_queries_free() is due. */
 attn_status attn_queries_map(struct attn_queries *mapped, const struct attn_query_map *map,
                              const float *queries, const size_t *which, size_t count);
+/* Puts query `from` in the place of query `to`, which is not after it. */
+void attn_queries_move(struct attn_queries *mapped, size_t from, size_t to);
 void attn_queries_free(struct attn_queries *mapped);
 
 #endif
