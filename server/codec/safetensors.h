@@ -39,9 +39,6 @@
 #define TENSORS_MAX        1024
 #define TENSOR_DIMS_MAX    8
 
-/* What the media type is called. */
-#define TENSORS_MEDIA_TYPE "application/x-safetensors"
-
 /* ---- Reading ---- */
 
 struct tensors_reader;
