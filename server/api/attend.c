@@ -173,7 +173,7 @@ static void write_tensors(const struct asking *asking, struct http_reply *reply)
   buffer_append(&reply->body, request->outputs, count * dim * sizeof(float));
   if (full) buffer_append(&reply->body, request->weights, count * rows * sizeof(float));
   buffer_free(&note);
-  reply->content_type = TENSORS_MEDIA_TYPE;
+  reply->content_type = HTTP_TENSORS_TYPE;
   api_finish(asking->api, reply);
 }
 

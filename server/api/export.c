@@ -169,7 +169,7 @@ void api_export(struct memory *memory, struct http_reply *reply) {
     api_problem(reply, PROBLEM_OUT_OF_MEMORY, "", "there is not enough memory for the export");
     return;
   }
-  reply->content_type = TENSORS_MEDIA_TYPE;
+  reply->content_type = HTTP_TENSORS_TYPE;
   api_set_etag(reply, memory->version);
   reply->stream = (struct http_stream){.length = export->head.length + data_bytes,
                                        .read = read_some,

@@ -78,7 +78,7 @@ static void content(struct json_writer *writer, const char *media_type, const ch
   json_name(writer, "content");
   json_open_object(writer);
   media(writer, media_type, schema);
-  if (tensors) media(writer, TENSORS_MEDIA_TYPE, "Tensors");
+  if (tensors) media(writer, HTTP_TENSORS_TYPE, "Tensors");
   json_close_object(writer);
 }
 

@@ -19,8 +19,9 @@
 #include <string.h>
 #include <strings.h>
 
-#define JSON_TYPE    "application/json"
-#define TENSORS_TYPE "application/x-safetensors"
+#include "http/http.h"
+
+#define JSON_TYPE "application/json"
 
 struct span {
   const char *start;
@@ -83,7 +84,7 @@ static void improve(struct cover *cover, int specificity, int weight) {
 static void take_range(struct span range, int weight, struct cover *json, struct cover *tensors) {
   if (span_equals(range, JSON_TYPE)) {
     improve(json, 3, weight);
-  } else if (span_equals(range, TENSORS_TYPE)) {
+  } else if (span_equals(range, HTTP_TENSORS_TYPE)) {
     improve(tensors, 3, weight);
   } else {
     int specificity = span_equals(range, "application/*") ? 2 : span_equals(range, "*/*") ? 1 : 0;

@@ -26,7 +26,7 @@ static const struct accepted_type {
 } accepted[] = {
     {WHOLE_TYPE, "application/json", HTTP_JSON},
     {TYPE_SUFFIX, "+json", HTTP_JSON},
-    {WHOLE_TYPE, "application/x-safetensors", HTTP_TENSORS},
+    {WHOLE_TYPE, HTTP_TENSORS_TYPE, HTTP_TENSORS},
 };
 
 #define SUFFIXED_UNDER "application/"
@@ -99,7 +99,7 @@ bool content_check(const char *type, const char *encoding, bool takes_tensors,
     return problem_set(
         problem, PROBLEM_UNSUPPORTED_MEDIA_TYPE, "",
         "the Content-Type of a body is application/json%s, but this one is %.100s%s",
-        takes_tensors ? " or application/x-safetensors" : "", type,
+        takes_tensors ? " or " HTTP_TENSORS_TYPE : "", type,
         form ? " (curl sends that unless told --json or -H 'Content-Type: application/json')" : "");
   }
   if (*media == HTTP_JSON && !charset_is_accepted(type + length))

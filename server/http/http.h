@@ -19,6 +19,8 @@ enum http_method { HTTP_GET, HTTP_PUT, HTTP_POST, HTTP_PATCH, HTTP_DELETE, HTTP_
 /* The two forms that bodies and replies come in: application/json and
  * application/x-safetensors. */
 enum http_media { HTTP_JSON, HTTP_TENSORS };
+#define HTTP_JSON_TYPE    "application/json"
+#define HTTP_TENSORS_TYPE "application/x-safetensors"
 
 /* A request whose head was checked and whose body, where the route takes one,
  * has arrived whole. Strings are NUL-terminated, never NULL ("" where absent),

@@ -133,7 +133,7 @@ START_TEST(test_memory_members) {
   refuse_memory("{\"value_dim\":1}", "missing_member", "/key_dim", NULL);
   refuse_memory("{" KV ",\"kyes\":1}", "unknown_member", "/kyes",
                 "a memory takes \"keys\", \"values\", \"key_dim\", \"value_dim\", \"ids\", "
-                "\"score\", \"normalization\", \"dtype\", not \"kyes\"");
+                "\"score\", \"normalization\", \"dtype\", \"ttl_seconds\", not \"kyes\"");
   refuse_memory("{" KV ",\"queries\":[[1]]}", "unknown_member", "/queries", NULL);
   refuse_memory("{\"Keys\":[[1]]}", "unknown_member", "/Keys", NULL);
   refuse_memory("{\"\":1}", "unknown_member", "/", NULL);

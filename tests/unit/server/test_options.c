@@ -127,8 +127,6 @@ START_TEST(test_every_option_from_every_source) {
     case TEXT:
       if (strcmp(entry->name, "listen_address") == 0)
         expect_value(entry, "::1", "\"::1\"");
-      else if (strcmp(entry->name, "data_dir") == 0)
-        expect_value(entry, "", "\"\"");
       else
         expect_value(entry, "a b/c", "\"a b/c\"");
       break;
@@ -288,7 +286,7 @@ START_TEST(test_mistakes) {
       {{.arguments = {"--config"}}, {"--config needs a value"}},
       {{.arguments = {"--listen-port", "1\n2\x1b\xff"}}, {"1\\n2\\u001b\xEF\xBF\xBD"}},
       {{.arguments = {"--config=/nonexistent/x.json"}}, {"/nonexistent/x.json"}},
-      {{.arguments = {"--data-dir", "x"}}, {"data_dir", "durable storage is not part of"}},
+      {{.arguments = {"--restore"}}, {"--restore needs a value"}},
       {{.arguments = {"--listen-address", "localhost"}},
        {"listen_address", "numeric", "\"localhost\""}},
       {{.arguments = {"--listen-address", "0.0.0.0"}},

@@ -14,7 +14,7 @@ START_TEST(test_defaults) {
   ck_assert_int_eq(outcome->action, OPTIONS_RUN);
   ck_assert_str_eq(outcome->options.listen_address, "127.0.0.1");
   ck_assert_int_eq(outcome->options.listen_port, 8080);
-  ck_assert_str_eq(outcome->options.data_dir, "");
+  ck_assert_str_eq(outcome->options.data_dir, "./attentiond-data");
   ck_assert(!outcome->options.insecure);
   ck_assert_int_eq(outcome->options.log_level, LOG_INFO);
   ck_assert_int_eq(outcome->options.log_format, LOG_JSON);
