@@ -72,7 +72,7 @@ static void load_memories(void *argument) {
   if (writer_wait_loaded(loading->api->writer) &&
       api_preload(loading->api, &loading->list, loading->log, error, sizeof error)) {
     atomic_store(&loading->api->loaded, true);
-    LOG(loading->log, LOG_INFO, "ready", log_integer("memories", (int64_t)loading->list.count));
+    LOG(loading->log, LOG_INFO, "ready", log_integer("memories", api_count_memories(loading->api)));
     return;
   }
   if (atomic_load(&loading->api->stopping)) return;
@@ -151,6 +151,7 @@ static bool start(struct daemon *daemon) {
   api->workers = workers_create(threads, (size_t)options->max_queue);
   api->batcher = batcher_create(api->workers, is_hurried, api);
   api->request_timeout_seconds = (double)options->request_timeout;
+  api->max_body_bytes = (size_t)options->max_body_bytes;
   api->max_reply_bytes = (size_t)options->max_reply_bytes;
   if (!daemon->log || !api->registry || !api->writer || !api->metrics || !api->workers ||
       !api->batcher) {

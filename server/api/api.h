@@ -20,7 +20,7 @@ struct api {
   struct workers *workers;
   struct batcher *batcher;
   struct metrics *metrics;
-  size_t max_reply_bytes;
+  size_t max_body_bytes, max_reply_bytes;
   size_t max_rows, max_dim;       /* of a memory */
   double request_timeout_seconds; /* for requests that name none */
   const char *data_dir;           /* "": nothing is kept */
@@ -55,6 +55,8 @@ http_handler api_health, api_ready, api_metrics, api_openapi;
 struct preload_list;
 bool api_preload(struct api *api, const struct preload_list *list, struct log *log, char *error,
                  size_t error_size);
+
+int64_t api_count_memories(struct api *api);
 
 /* Lets /metrics read the registry and the queue. Before threads start. */
 void api_observe(struct api *api);

@@ -140,7 +140,7 @@ struct import *import_create(struct api *api, const struct memory_override *over
   const struct tensor_upload_options options = {
       .kind = BODY_MEMORY,
       .override = override ? *override : (struct memory_override){.score = NULL},
-      .held_bytes = api->max_reply_bytes,
+      .held_bytes = api->max_body_bytes,
       .rows = &sink};
   import->api = api;
   import->upload = tensor_upload_create(&options);

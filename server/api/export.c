@@ -165,8 +165,14 @@ void api_export(struct memory *memory, struct http_reply *reply) {
     buffer_init(&export->head, 0);
   }
   if (!export || !write_head(export, &data_bytes)) {
+    const bool too_long = export && export->head.status == BUFFER_OK;
     if (export) release(export);
-    api_problem(reply, PROBLEM_OUT_OF_MEMORY, "", "there is not enough memory for the export");
+    if (too_long)
+      api_problem(reply, PROBLEM_REPLY_TOO_LARGE, "",
+                  "the ids of so many rows don't fit the header of a safetensors file; GET its rows "
+                  "page by page");
+    else
+      api_problem(reply, PROBLEM_OUT_OF_MEMORY, "", "there is not enough memory for the export");
     return;
   }
   reply->content_type = HTTP_TENSORS_TYPE;

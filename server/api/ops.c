@@ -63,8 +63,12 @@ static size_t rows_of(const struct memory *memory) {
   return attn_snapshot_rows(memory->snapshot);
 }
 
-static int64_t read_memories(void *api) {
+int64_t api_count_memories(struct api *api) {
   return sum_over_memories(api, one_of);
+}
+
+static int64_t read_memories(void *api) {
+  return api_count_memories(api);
 }
 static int64_t read_rows(void *api) {
   return sum_over_memories(api, rows_of);
