@@ -63,8 +63,11 @@ static inline attn_snapshot *edited(attn_snapshot *base, const attn_edit *edit) 
  * large. */
 static inline table table_random(rng *r, size_t rows, size_t dk, size_t dv, attn_dtype dtype) {
   table t = {rows, dk, dv, floats_new(rows * dk), floats_new(rows * dv)};
-  fill_normal(r, t.keys, rows * dk, 1 / sqrt((double)dk));
-  fill_normal(r, t.values, rows * dv, 1);
+  const double size = 1.7 / sqrt((double)dk);
+  for (size_t i = 0; i < rows * dk; i++)
+    t.keys[i] = (float)rng_range(r, -size, size);
+  for (size_t i = 0; i < rows * dv; i++)
+    t.values[i] = (float)rng_range(r, -1.7, 1.7);
   for (size_t row = 0; row < rows; row++) {
     if (rng_chance(r, 0.03)) fill(t.keys + row * dk, dk, 0);
     if (rng_chance(r, 0.03)) fill(t.values + row * dv, dv, 0);
