@@ -70,7 +70,8 @@ static inline struct attn_panel_shape attn_block_panels(const struct attn_block_
   return (struct attn_panel_shape){shape->key_dim, attn_dtype_bytes(shape->dtype)};
 }
 
-/* Numbers side by side, halved until they and a power of two of rows fit. */
+/* The largest power of two of rows, at least a panel and at most `most`, whose
+ * numbers are no more than `numbers`. */
 size_t attn_rows_for(size_t numbers, size_t row_numbers, size_t most);
 
 #endif
