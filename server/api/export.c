@@ -168,9 +168,10 @@ void api_export(struct memory *memory, struct http_reply *reply) {
     const bool too_long = export && export->head.status == BUFFER_OK;
     if (export) release(export);
     if (too_long)
-      api_problem(reply, PROBLEM_REPLY_TOO_LARGE, "",
-                  "the ids of so many rows don't fit the header of a safetensors file; GET its rows "
-                  "page by page");
+      api_problem(
+          reply, PROBLEM_REPLY_TOO_LARGE, "",
+          "the ids of so many rows don't fit the header of a safetensors file; GET its rows "
+          "page by page");
     else
       api_problem(reply, PROBLEM_OUT_OF_MEMORY, "", "there is not enough memory for the export");
     return;
