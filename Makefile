@@ -208,6 +208,8 @@ test-all: test
 	$(BUILD)/tests/exhaustive/number_text
 	@for seed in 2 3 4 5; do for suite in pairs shapes numerics precision dtype; do \
 	  ATTN_TEST_SEED=$$seed $(BUILD)/tests/unit/lib/test_$$suite || exit 1; done; done
+	@for suite in store store_crash store_damage; do \
+	  ATTN_TEST_ROUNDS=5000 $(BUILD)/tests/unit/server/test_$$suite || exit 1; done
 	@if command -v valgrind >/dev/null; then \
 	  ATTENTIOND=$(CURDIR)/$(BUILD)/attentiond ATTENTIOND_VALGRIND=1 $(PYTHON) -m pytest -q tests/http/test_leaks.py; \
 	else echo 'valgrind is not installed: leaks are left to AddressSanitizer'; fi

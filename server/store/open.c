@@ -31,7 +31,7 @@ struct store_options store_usual_options(void) {
                                 .migrations = store_migrations,
                                 .migration_count = store_migration_count,
                                 .wal_bytes = (size_t)64 << 20,
-                                .page_bytes = 16384,
+                                .page_bytes = 32768,
                                 .bulk_bytes = (size_t)32 << 20};
 }
 
@@ -41,7 +41,6 @@ struct store *store_create(const char *directory, const char *name,
   if (!store) return NULL;
   store->options = *options;
   store->lock = store->witness = -1;
-  store->checkpoint_at = options->wal_bytes / options->page_bytes;
   store->last = STORE_FAILED;
   store->directory = strdup(directory);
   store->path = path_in(directory, name);

@@ -39,8 +39,7 @@ const struct migration store_migrations[] = {
 };
 const size_t store_migration_count = sizeof store_migrations / sizeof store_migrations[0];
 
-/* A number that a query without values gives. */
-static int read_number(struct store *store, const char *query, int64_t *number) {
+int read_number(struct store *store, const char *query, int64_t *number) {
   sqlite3_stmt *statement;
   int result = sqlite3_prepare_v2(store->db, query, -1, &statement, NULL);
   if (result != SQLITE_OK) return result;

@@ -136,6 +136,7 @@ struct store {
   struct garbage_queue garbage;
   size_t garbage_before;
 
+  size_t page_bytes;
   size_t wal_pages;     /* in the log, after the last commit */
   size_t checkpoint_at; /* pages; later than usual after one that found no room */
 
@@ -179,6 +180,9 @@ void store_checkpoint(struct store *store);
 void connection_settle(struct store *store);
 
 /* ---- schema.c ---- */
+
+/* A number that a query without values gives. */
+int read_number(struct store *store, const char *query, int64_t *number);
 
 /* Makes the tables, or brings them up to date; reads the root and holds it against
  * what the witness knows. */

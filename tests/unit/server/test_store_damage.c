@@ -193,4 +193,33 @@ START_TEST(test_stale_pages) {
 }
 END_TEST
 
-UNIT_MAIN("store_damage", test_closed, test_killed, test_killed_in_bulk, test_stale_pages)
+/* A chunk that is sound in itself and of another time: the same number, other
+ * bytes, a checksum that fits. Only the base's list knows better. */
+START_TEST(test_other_chunk) {
+  struct victim victim;
+  make_victim(&victim, CLOSED);
+  copy_folder(victim.whole, victim.broken);
+  char path[300];
+  snprintf(path, sizeof path, "%s/%s", victim.broken, DATABASE_NAME);
+  const struct model_memory *memory = victim.model.memories;
+  while (memory->chunk_count == 0)
+    memory++;
+  const int64_t number = memory->chunks[0].number;
+  sqlite3 *db;
+  ck_assert_int_eq(sqlite3_open(path, &db), SQLITE_OK);
+  char *query = sqlite3_mprintf("UPDATE chunk SET data = x'6162', sum = %lld "
+                                "WHERE id = %lld AND number = %lld",
+                                (long long)checksum(RECORD_CHUNK, memory->id, number, "ab", 2),
+                                (long long)memory->id, (long long)number);
+  ck_assert_int_eq(sqlite3_exec(db, query, NULL, NULL, NULL), SQLITE_OK);
+  ck_assert_int_eq(sqlite3_changes(db), 1);
+  sqlite3_free(query);
+  sqlite3_close(db);
+  check_broken(&victim, "another chunk", 0);
+  ck_assert_uint_eq(victim.damaged, 1);
+  end_victim(&victim);
+}
+END_TEST
+
+UNIT_MAIN("store_damage", test_closed, test_killed, test_killed_in_bulk, test_stale_pages,
+          test_other_chunk)

@@ -7,7 +7,7 @@
 
 #include "store_vfs.h"
 
-enum { TRANSACTIONS = 14 };
+enum { TRANSACTIONS = 11 };
 
 struct outcome {
   bool direct;                /* both of SQLite's ways were taken */
