@@ -72,8 +72,12 @@ int64_t store_version_floor(const struct store *store);
 
 /* ---- Writing ----
  * Between store_begin() and store_commit(); anything but STORE_OK has rolled
- * the transaction back. A committed transaction is durable when store_commit()
- * returns. */
+ * the transaction back, and the calls that follow say the same until the next
+ * store_begin(). A committed transaction is durable when store_commit() returns.
+ * STORE_DAMAGED where what is asked for doesn't go with what is there: a chunk
+ * that was put before, a base that names one that wasn't, a version that isn't
+ * the next. One base, chunk or change has less than 10^9 bytes, else it is
+ * STORE_NO_MEMORY. */
 
 /* An id for a new memory or for a replacement. No transaction is needed. */
 int64_t store_new_id(struct store *store);
@@ -106,7 +110,7 @@ enum store_status store_put_change(struct store *store, int64_t id, int64_t vers
                                    const void *data, size_t size);
 
 /* The memory is gone; its chunks and changes become garbage. `version`: for the
- * floor. */
+ * floor. An id that has chunks and no base yet may be dropped too. */
 enum store_status store_drop_memory(struct store *store, int64_t id, int64_t version);
 
 /* Removes garbage of about `bytes` in a transaction of its own (none may be under
@@ -120,7 +124,8 @@ enum store_status store_sweep(struct store *store, size_t bytes, bool *more);
 const char *store_failure(const struct store *store);
 
 /* Writes a consistent copy to a new file at `path`, as it is after the last
- * commit. No transaction may be under way. */
+ * commit. No transaction may be under way. STORE_FAILED with a reason in errno
+ * where `path` can't be written; the store itself has not failed then. */
 enum store_status store_backup(struct store *store, const char *path);
 
 /* The folder, for a temporary file next to the data. */

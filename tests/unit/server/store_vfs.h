@@ -92,13 +92,13 @@ static inline void disk_add(struct disk_file *disk, const void *bytes, size_t si
   if (disk->pending_count == disk->pending_capacity) {
     disk->pending_capacity = disk->pending_capacity ? disk->pending_capacity * 2 : 64;
     disk->pending = realloc(disk->pending, disk->pending_capacity * sizeof *disk->pending);
-    ck_assert_ptr_nonnull(disk->pending);
+    REQUIRE(disk->pending != NULL);
   }
   struct pending *pending = &disk->pending[disk->pending_count++];
   *pending = (struct pending){offset, NULL, size};
   if (!bytes) return;
   pending->bytes = malloc(size + 1);
-  ck_assert_ptr_nonnull(pending->bytes);
+  REQUIRE(pending->bytes != NULL);
   memcpy(pending->bytes, bytes, size);
 }
 
@@ -109,7 +109,7 @@ struct image {
 
 static inline void image_resize(struct image *image, size_t size) {
   image->bytes = realloc(image->bytes, size + 1);
-  ck_assert_ptr_nonnull(image->bytes);
+  REQUIRE(image->bytes != NULL);
   if (size > image->size) memset(image->bytes + image->size, 0, size - image->size);
   image->size = size;
 }
@@ -162,7 +162,7 @@ static inline struct image disk_image(const struct disk_file *disk, uint64_t *st
   if (disk->size > 0) memcpy(image.bytes, disk->durable, disk->size);
   const size_t count = disk->pending_count;
   size_t *order = malloc((count + 1) * sizeof *order);
-  ck_assert_ptr_nonnull(order);
+  REQUIRE(order != NULL);
   for (size_t i = 0; i < count; i++)
     order[i] = i;
   const bool reordered = next_random(state) % 4 != 0;
@@ -224,7 +224,7 @@ static inline struct disk_file *disk_open(struct layer *layer, const char *path,
   if (disk && !disk->gone) return disk;
   if (disk) disk_clear(disk);
   if (!disk) {
-    ck_assert(layer->file_count < DISK_FILES);
+    REQUIRE(layer->file_count < DISK_FILES);
     disk = &layer->files[layer->file_count++];
   }
   memset(disk, 0, sizeof *disk);
@@ -392,7 +392,7 @@ static inline void layer_install(struct layer *layer, const char *name) {
   layer->vfs.xDelete = layer_delete;
   layer->vfs.xAccess = layer_access;
   layer->vfs.xFullPathname = layer_path;
-  ck_assert_int_eq(sqlite3_vfs_register(&layer->vfs, 0), SQLITE_OK);
+  REQUIRE(sqlite3_vfs_register(&layer->vfs, 0) == SQLITE_OK);
 }
 
 static inline void layer_remove(struct layer *layer) {

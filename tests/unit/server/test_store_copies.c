@@ -124,7 +124,7 @@ END_TEST
 
 enum { CHILD_GOOD = 0, CHILD_BAD = 1, CHILD_CANNOT = 2 };
 
-#define REQUIRE(condition)                                                                         \
+#define DEMAND(condition)                                                                          \
   do {                                                                                             \
     if (!(condition)) {                                                                            \
       fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #condition);                              \
@@ -134,7 +134,7 @@ enum { CHILD_GOOD = 0, CHILD_BAD = 1, CHILD_CANNOT = 2 };
 
 static enum store_status put(struct store *store, int64_t id, int64_t chunk, size_t size) {
   char *bytes = malloc(size);
-  REQUIRE(bytes != NULL);
+  DEMAND(bytes != NULL);
   memset(bytes, (int)chunk, size);
   enum store_status status = store_begin(store);
   if (status == STORE_OK) status = store_put_chunk(store, id, chunk, bytes, size);
@@ -164,10 +164,10 @@ static void check_chunks(struct store *store, int64_t id, int64_t count, size_t 
   buffer_init(&bytes, 0);
   for (int64_t i = 1; i <= count; i++) {
     buffer_clear(&bytes);
-    REQUIRE(store_read_chunk(store, id, i, &bytes) == STORE_OK);
-    REQUIRE(bytes.length == size);
+    DEMAND(store_read_chunk(store, id, i, &bytes) == STORE_OK);
+    DEMAND(bytes.length == size);
     for (size_t j = 0; j < size; j++)
-      REQUIRE(bytes.data[j] == (char)i);
+      DEMAND(bytes.data[j] == (char)i);
   }
   buffer_free(&bytes);
 }
@@ -181,45 +181,45 @@ static void fill_disk(const char *directory, size_t bulk_bytes) {
   struct store_options options = small_options();
   options.bulk_bytes = bulk_bytes;
   struct store *store = store_open_with(folder, &options, error, sizeof error);
-  REQUIRE(store != NULL);
+  DEMAND(store != NULL);
   const size_t size = 50000;
   const int64_t id = store_new_id(store);
   int64_t count = 0;
   enum store_status status;
   while ((status = put(store, id, count + 1, size)) == STORE_OK)
     count++;
-  REQUIRE(status == STORE_FULL && count > 10 && count < 200);
-  REQUIRE(store_failure(store) == NULL);
+  DEMAND(status == STORE_FULL && count > 10 && count < 200);
+  DEMAND(store_failure(store) == NULL);
   check_chunks(store, id, count, size);
-  REQUIRE(put(store, id, count + 1, size) == STORE_FULL);
+  DEMAND(put(store, id, count + 1, size) == STORE_FULL);
   /* room, and it goes on where it was */
-  REQUIRE(truncate(ballast, 200000) == 0);
-  REQUIRE(put(store, id, count + 1, size) == STORE_OK);
+  DEMAND(truncate(ballast, 200000) == 0);
+  DEMAND(put(store, id, count + 1, size) == STORE_OK);
   count++;
-  REQUIRE(name_all(store, id, count, 1) == STORE_OK);
+  DEMAND(name_all(store, id, count, 1) == STORE_OK);
   int64_t more = count;
   while ((status = put(store, id, more + 1, size)) == STORE_OK)
     more++;
-  REQUIRE(status == STORE_FULL);
+  DEMAND(status == STORE_FULL);
   check_chunks(store, id, more, size);
   store_close(store);
   /* a full disk keeps no store from being opened */
   store = store_open_with(folder, &options, error, sizeof error);
   if (!store) fprintf(stderr, "%s\n", error);
-  REQUIRE(store != NULL);
+  DEMAND(store != NULL);
   check_chunks(store, id, count, size);
   /* what is dropped makes room, once there is a little to write that down */
   unlink(ballast);
-  REQUIRE(store_begin(store) == STORE_OK);
-  REQUIRE(store_drop_memory(store, id, 1) == STORE_OK);
-  REQUIRE(store_commit(store) == STORE_OK);
+  DEMAND(store_begin(store) == STORE_OK);
+  DEMAND(store_drop_memory(store, id, 1) == STORE_OK);
+  DEMAND(store_commit(store) == STORE_OK);
   bool left = true;
   while (left)
-    REQUIRE(store_sweep(store, 100000, &left) == STORE_OK);
+    DEMAND(store_sweep(store, 100000, &left) == STORE_OK);
   const int64_t next = store_new_id(store);
   for (int64_t i = 1; i <= count / 2; i++)
-    REQUIRE(put(store, next, i, size) == STORE_OK);
-  REQUIRE(store_failure(store) == NULL);
+    DEMAND(put(store, next, i, size) == STORE_OK);
+  DEMAND(store_failure(store) == NULL);
   store_close(store);
 }
 

@@ -33,18 +33,18 @@ static void write_all(const char *directory, struct outcome *outcome, int report
     uint64_t again = state;
     enum store_status status = random_transaction(store, &outcome->before, &state, &outcome->after);
     if (store->direct) outcome->direct = true;
-    if (report >= 0 && status == STORE_OK) ck_assert_int_eq(write(report, "+", 1), 1);
+    if (report >= 0 && status == STORE_OK) REQUIRE(write(report, "+", 1) == 1);
     if (status == STORE_OK) {
       outcome->acknowledged++;
       outcome->after = outcome->before;
     } else if (status == STORE_FAILED) {
-      ck_assert_ptr_nonnull(store_failure(store));
-      ck_assert_int_eq(store_begin(store), STORE_FAILED);
+      REQUIRE(store_failure(store) != NULL);
+      REQUIRE(store_begin(store) == STORE_FAILED);
       outcome->last = status;
       break;
     } else {
-      ck_assert_int_eq(status, STORE_FULL);
-      ck_assert_ptr_null(store_failure(store));
+      REQUIRE(status == STORE_FULL);
+      REQUIRE(store_failure(store) == NULL);
       outcome->after = outcome->before; /* nothing of it has happened */
       outcome->last = status;
       if (i % 2) state = again;
