@@ -3,6 +3,7 @@
 #ifndef ENGINE_TIP_H
 #define ENGINE_TIP_H
 
+#include "engine/gathered.h"
 #include "engine/kept.h"
 #include "engine/writer.h"
 
@@ -17,15 +18,6 @@ struct tip_state {
   size_t change_bytes;    /* of the changes since the base ... */
   int64_t base_version;   /* ... which is this version's */
   size_t receipt_count;
-};
-
-/* Rows that were appended in this batch and are not in state.memory yet: many
- * small appends are applied together, as if they had been one. */
-struct gathered {
-  struct buffer keys, values, expiries;
-  struct id_list *ids;
-  size_t rows;
-  bool expire; /* some of them do */
 };
 
 struct tip {
@@ -69,7 +61,9 @@ void tip_expire(struct tip *tip, struct tip_context *context);
 /* Whether the write's precondition holds; it is failed where not. */
 bool tip_check(const struct tip *tip, struct write *write);
 
-/* Puts gathered rows into now.memory. False: no memory. */
+/* Rows that are to be appended to now.memory; and puts them there. False: no
+ * memory. */
+bool tip_gather(struct tip *tip, const struct gathered_rows *rows);
 bool tip_gather_in(struct tip *tip);
 
 /* The end of a batch: `now` is what is published, or is forgotten. */
