@@ -21,6 +21,7 @@
 struct part {
   const void *address;
   int64_t chunk; /* 0: not stored; negative: stored in the transaction under way */
+  bool ours;     /* stored by way of this very list */
 };
 
 /* The blocks, then the runs of tags. */
@@ -130,6 +131,7 @@ enum store_status kept_store(struct kept *kept, struct kept_place *place,
     status = store_put_chunk(place->store, place->id, place->next_chunk, bytes.data, bytes.length);
     if (status != STORE_OK) break;
     kept->parts[i].chunk = -place->next_chunk++;
+    kept->parts[i].ours = true;
     stored += bytes.length;
   }
   *complete = status == STORE_OK && i == kept->count;
@@ -144,7 +146,25 @@ void kept_settle(struct kept *kept) {
 
 void kept_forget(struct kept *kept) {
   for (size_t i = 0; i < kept->count; i++)
-    if (kept->parts[i].chunk < 0) kept->parts[i].chunk = 0;
+    if (kept->parts[i].chunk < 0) kept->parts[i] = (struct part){.address = kept->parts[i].address};
+}
+
+void kept_abandon(struct kept *kept, const struct kept_place *place) {
+  for (size_t i = 0; i < kept->count; i++) {
+    if (!kept->parts[i].ours || kept->parts[i].chunk <= 0) continue;
+    store_abandon_chunk(place->store, place->id, kept->parts[i].chunk);
+    kept->parts[i] = (struct part){.address = kept->parts[i].address};
+  }
+}
+
+/* Later ones are in the changes that follow. */
+static void put_receipts(const struct receipts *receipts, int64_t version, struct buffer *out) {
+  size_t count = 0;
+  for (size_t i = receipts->ended; i < receipts->count; i++)
+    count += receipts->items[i].version <= version;
+  bytes_put_u64(out, count);
+  for (size_t i = receipts->ended; i < receipts->count; i++)
+    if (receipts->items[i].version <= version) receipt_encode(&receipts->items[i], out);
 }
 
 enum store_status kept_put_base(const struct kept *kept, const struct kept_place *place,
@@ -166,9 +186,7 @@ enum store_status kept_put_base(const struct kept *kept, const struct kept_place
   bytes_put_u64(&bytes, kept->count - kept->blocks);
   for (size_t i = 0; i < kept->count; i++)
     bytes_put_i64(&bytes, chunks[i]);
-  bytes_put_u64(&bytes, receipts->count);
-  for (size_t i = 0; i < receipts->count; i++)
-    receipt_encode(&receipts->items[i], &bytes);
+  put_receipts(receipts, memory->version, &bytes);
   if (bytes.status == BUFFER_OK)
     status = store_put_base(place->store, &(struct store_base){.id = place->id,
                                                                .name = memory->name,

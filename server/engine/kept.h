@@ -32,6 +32,9 @@ enum store_status kept_store(struct kept *kept, struct kept_place *place,
 void kept_settle(struct kept *kept); /* the transaction is durable */
 void kept_forget(struct kept *kept); /* it was rolled back */
 
+/* Nothing will name the parts that this one has stored. Between transactions. */
+void kept_abandon(struct kept *kept, const struct kept_place *place);
+
 /* Parts that were read from the store, in order. */
 void kept_take_over(struct kept *kept, const int64_t *chunks, size_t count);
 

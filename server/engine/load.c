@@ -127,6 +127,17 @@ static bool read_changes(struct loading *loading) {
          damaged(loading, "the newest of its changes");
 }
 
+/* A fold that did not come to its end may have left chunks above those of the
+ * base. */
+static bool find_room(struct loading *loading) {
+  int64_t last;
+  const enum store_status status = store_last_chunk(loading->store, loading->stored->id, &last);
+  if (status == STORE_NO_MEMORY) return no_memory(loading);
+  if (status != STORE_OK || last == INT64_MAX) return damaged(loading, "the list of the parts");
+  loading->state.place.next_chunk = last + 1;
+  return true;
+}
+
 /* In the place of a memory that can't be read. */
 static struct memory *placeholder(const struct loading *loading) {
   char reason[256];
@@ -155,13 +166,10 @@ bool load_tip(struct tip *tip, struct store *store, const struct store_memory *s
     tip->receipts = loading.base.receipts;
     loading.base.receipts = (struct receipts){.count = 0};
     state->version = state->base_version = stored->base_version;
-    for (size_t i = 0; i < loading.base.count; i++)
-      if (loading.base.chunks[i] >= state->place.next_chunk)
-        state->place.next_chunk = loading.base.chunks[i] + 1;
     state->kept = kept_create(state->memory);
     state->kept_of = memory_ref(state->memory);
     if (state->kept) kept_take_over(state->kept, loading.base.chunks, loading.base.count);
-    read = (state->kept || no_memory(&loading)) && read_changes(&loading);
+    read = (state->kept || no_memory(&loading)) && find_room(&loading) && read_changes(&loading);
   }
   kept_base_clear(&loading.base);
   if (!read && !loading.short_of_memory) {

@@ -6,7 +6,7 @@
 #include <string.h>
 
 const struct append_receipt *receipts_find(const struct receipts *receipts, const char *key) {
-  for (size_t i = receipts->count; i > 0; i--)
+  for (size_t i = receipts->count; i > receipts->ended; i--)
     if (strcmp(receipts->items[i - 1].key, key) == 0) return &receipts->items[i - 1];
   return NULL;
 }
@@ -26,22 +26,29 @@ bool receipts_add(struct receipts *receipts, const struct append_receipt *receip
   return true;
 }
 
-void receipts_shorten(struct receipts *receipts, size_t count) {
+void receipts_end(struct receipts *receipts) {
+  receipts->ended = receipts->count;
+}
+
+void receipts_restore(struct receipts *receipts, size_t count) {
   while (receipts->count > count)
     free(receipts->items[--receipts->count].key);
+  receipts->ended = 0;
 }
 
 void receipts_trim(struct receipts *receipts) {
-  if (receipts->count <= RECEIPTS_KEPT) return;
-  const size_t old = receipts->count - RECEIPTS_KEPT;
+  size_t old = receipts->ended;
+  if (receipts->count - old > RECEIPTS_KEPT) old = receipts->count - RECEIPTS_KEPT;
+  receipts->ended = 0;
+  if (old == 0) return;
   for (size_t i = 0; i < old; i++)
     free(receipts->items[i].key);
-  memmove(receipts->items, receipts->items + old, RECEIPTS_KEPT * sizeof *receipts->items);
-  receipts->count = RECEIPTS_KEPT;
+  receipts->count -= old;
+  memmove(receipts->items, receipts->items + old, receipts->count * sizeof *receipts->items);
 }
 
 void receipts_clear(struct receipts *receipts) {
-  receipts_shorten(receipts, 0);
+  receipts_restore(receipts, 0);
   free(receipts->items);
   *receipts = (struct receipts){.count = 0};
 }

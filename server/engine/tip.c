@@ -93,7 +93,7 @@ void tip_commit(struct tip *tip, struct budget *budget) {
 
 void tip_forget(struct tip *tip, struct budget *budget) {
   gathered_clear(&tip->gathered);
-  receipts_shorten(&tip->receipts, tip->published.receipt_count);
+  receipts_restore(&tip->receipts, tip->published.receipt_count);
   budget_give(budget, tip->reserved);
   tip->reserved = 0;
   state_clear(&tip->now, &tip->published);
@@ -300,6 +300,7 @@ void tip_put(struct tip *tip, struct write *write, int64_t version, const struct
 void tip_delete(struct tip *tip, struct tip_context *context) {
   struct tip_state *now = &tip->now;
   gathered_clear(&tip->gathered);
+  receipts_end(&tip->receipts);
   tip->touched = true;
   if (context->store)
     stored(context, store_drop_memory(context->store, now->place.id, now->version));

@@ -21,13 +21,17 @@ struct tip_state {
 };
 
 struct tip {
-  struct tip *following; /* in the writer's list */
   char name[STORE_NAME_MAX + 1];
   struct tip_state published, now;
   struct gathered gathered;
   struct receipts receipts;
   size_t reserved; /* taken from the budget in this batch */
   bool touched;    /* `now` differs from `published` */
+
+  struct tip *following;                    /* tips.c: in the chain of the table */
+  size_t heap_place;                        /* tips.c: 0 is none */
+  bool in_batch, folds;                     /* the writer's: is in a list of its ... */
+  struct tip *next_in_batch, *next_to_fold; /* ... and what follows there */
 };
 
 /* What applying a write needs besides the memory. */

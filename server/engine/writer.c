@@ -7,20 +7,18 @@
  * this order: commit, publish the new versions, tell the askers. So nobody ever
  * sees what a crash could take back.
  *
- * What would hold others up is done in slices, one between two batches:
- *   - a large new memory is stored ahead of its base, SLICE bytes at a time
- *     under an id of its own, and its write joins a batch when all is there;
- *   - a fold (the changes of a memory have become many; what they lead to is
- *     stored as chunks, with a new base) does the same with the version it began
- *     with, while the memory goes on changing;
- *   - what folds, deletes and replacements leave behind is swept away.
+ * What would hold others up is done in slices, one between two batches: storing
+ * large new memories, folding (staging.c), and sweeping away what folds, deletes
+ * and replacements leave behind. A backup is not: SQLite copies the store in one
+ * go, and writes wait for it.
  *
  * A disk that is full fails the batch. Where that had more than one write they
- * are tried again one by one, since a small one may still fit. An I/O error
- * fails everything from then on (store.h): readers go on.
+ * are tried again one by one, since a small one may still fit; so they are where
+ * RAM was short. An I/O error fails everything from then on (store.h): readers go
+ * on. A chore that fails is left alone for a while.
  *
- * Rows that expire are removed by a change of their own, when their time comes;
- * readers don't wait for that (memory_at_time()).
+ * Rows that expire are removed by a change of their own in front of a batch, when
+ * their time comes; readers don't wait for that (memory_at_time()).
  *
  * Rejected: a lock per memory and writers on the requests' threads. They would
  * meet at the disk all the same, every order of locks would have to be thought
@@ -32,7 +30,6 @@
  * thread's alone. */
 #include "engine/writer.h"
 
-#include <errno.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdlib.h>
@@ -40,29 +37,19 @@
 
 #include "base/clock.h"
 #include "engine/load.h"
+#include "engine/staging.h"
+#include "engine/tips.h"
 
-/* Bytes per slice, of what a small memory may have to be stored within a batch,
- * and of writes per batch. */
-enum { SLICE = 64 << 20, SMALL_MEMORY = 4 << 20, MOST_WRITES = 1024 };
+/* Bytes per slice, of what is swept while there are writes, of what a small memory
+ * may have to be stored within a batch; and writes per batch. */
+enum { SLICE = 64 << 20, SMALL_SLICE = 8 << 20, SMALL_MEMORY = 4 << 20, MOST_WRITES = 1024 };
 
-/* A fold writes the blocks that changed: it is due once the changes are a good
- * part of those, or so many that a restart would take long. */
-enum { FOLD_LEAST = 1 << 20, FOLD_MOST = 64 << 20, FOLD_PART = 4 };
-
-/* Milliseconds between attempts where RAM is short. */
+/* Milliseconds between attempts to publish where RAM is short. */
 enum { RETRY_MS = 20 };
 
-/* A memory that is being stored in slices: a new one's, or a fold's. */
-struct staging {
-  struct write *write; /* NULL: a fold */
-  struct tip *tip;     /* of a fold; NULL once the memory is another one */
-  struct memory *memory;
-  struct staged staged;
-  size_t change_bytes;  /* of a fold: what it makes superfluous */
-  int64_t base_version; /* of a fold: of the base that there was when it began */
-  bool complete;
-  struct staging *following;
-};
+/* Between a chore's failure and the next attempt, and between sweeps while there
+ * are writes. */
+static const double REST_SECONDS = 5, SWEEP_SECONDS = 0.1;
 
 struct writer {
   struct writer_config config;
@@ -77,45 +64,50 @@ struct writer {
   atomic_size_t loaded_memories, of_memories;
 
   /* the thread's */
-  struct tip *tips;
+  struct tips *tips;
+  struct tip *batch; /* those that the batch under way has to do with */
   size_t memory_count;
-  int64_t floor; /* the largest version of a deleted memory */
-  struct staging *staging;
-  bool garbage;
+  int64_t floor;                  /* the largest version of a deleted memory */
+  struct staging *staging;        /* in order; a fold is alone */
+  struct tip *folds, **last_fold; /* those that are due */
+  bool garbage;                   /* there is some */
+  bool fold_failed;               /* the last one, which has been logged */
+  double rest_until, swept;       /* in clock_seconds() */
 };
 
 /* ---- Tips ---- */
 
-static struct tip *find_tip(struct writer *writer, const char *name) {
-  struct tip *tip = writer->tips;
-  while (tip && strcmp(tip->name, name) != 0)
-    tip = tip->following;
-  return tip;
+static void join_batch(struct writer *writer, struct tip *tip) {
+  if (tip->in_batch) return;
+  tip->in_batch = true;
+  tip->next_in_batch = writer->batch;
+  writer->batch = tip;
 }
 
-static struct tip *tip_for(struct writer *writer, const char *name) {
-  struct tip *tip = find_tip(writer, name);
-  if (tip) return tip;
-  tip = tip_create(name);
-  if (!tip) return NULL;
-  tip->following = writer->tips;
-  writer->tips = tip;
-  return tip;
+static void want_fold(struct writer *writer, struct tip *tip) {
+  if (!writer->config.store || tip->folds || !staging_is_due(tip)) return;
+  tip->folds = true;
+  tip->next_to_fold = NULL;
+  *writer->last_fold = tip;
+  writer->last_fold = &tip->next_to_fold;
 }
 
-/* Those of memories that are gone. */
-static void drop_empty_tips(struct writer *writer) {
-  for (struct tip **at = &writer->tips; *at;) {
-    struct tip *tip = *at;
-    if (tip->published.memory || tip->touched) {
-      at = &tip->following;
-      continue;
-    }
-    for (struct staging *s = writer->staging; s; s = s->following)
-      if (s->tip == tip) s->tip = NULL;
-    *at = tip->following;
-    tip_free(tip);
-  }
+static void unwant_fold(struct writer *writer, struct tip *tip) {
+  struct tip **at = &writer->folds;
+  if (!tip->folds) return;
+  while (*at != tip)
+    at = &(*at)->next_to_fold;
+  *at = tip->next_to_fold;
+  if (!*at) writer->last_fold = at;
+  tip->folds = false;
+}
+
+/* That of a memory that is gone. */
+static void drop_tip(struct writer *writer, struct tip *tip) {
+  for (struct staging *s = writer->staging; s; s = s->following)
+    if (s->tip == tip) s->tip = NULL;
+  unwant_fold(writer, tip);
+  tips_drop(writer->tips, tip);
 }
 
 /* ---- Publishing ---- */
@@ -143,10 +135,16 @@ static void publish(struct writer *writer, struct tip *tip) {
 
 /* ---- A batch ---- */
 
-static void fail_for_store(struct writer *writer, struct write *write, enum store_status status) {
-  if (write->failed) return;
+/* As before it was applied. */
+static void reset(struct write *write) {
   memory_free(write->after);
   write->after = NULL;
+  write->failed = write->created = write->existed = false;
+  write->inserted = write->updated = write->deleted = 0;
+}
+
+static void fail_for_store(struct writer *writer, struct write *write, enum store_status status) {
+  reset(write);
   write->failed = true;
   if (status == STORE_FULL)
     problem_set(&write->problem, PROBLEM_STORAGE_FULL, "",
@@ -163,11 +161,12 @@ static void fail_for_store(struct writer *writer, struct write *write, enum stor
 
 static void apply_put(struct writer *writer, struct write *write, const struct staged *staged,
                       struct tip_context *context) {
-  struct tip *tip = tip_for(writer, write->name);
+  struct tip *tip = tips_get(writer->tips, write->name);
   if (!tip) {
     context->status = STORE_NO_MEMORY;
     return;
   }
+  join_batch(writer, tip);
   const bool exists = tip->now.memory != NULL;
   if (exists && write->only_if_missing) {
     write->existed = true;
@@ -191,14 +190,8 @@ static void apply_put(struct writer *writer, struct write *write, const struct s
   writer->memory_count += !exists;
 }
 
-static void apply_delete(struct writer *writer, struct write *write, struct tip_context *context) {
-  struct tip *tip = find_tip(writer, write->name);
-  if (!tip || !tip->now.memory) {
-    write->failed = true;
-    problem_set(&write->problem, PROBLEM_MEMORY_NOT_FOUND, "", "there is no memory named \"%s\"",
-                write->name);
-    return;
-  }
+static void apply_delete(struct writer *writer, struct tip *tip, struct write *write,
+                         struct tip_context *context) {
   if (!tip_check(tip, write)) return;
   if (tip->now.version > writer->floor) writer->floor = tip->now.version;
   tip_delete(tip, context);
@@ -211,13 +204,16 @@ static void apply(struct writer *writer, struct write *write, const struct stage
     apply_put(writer, write, staged, context);
     return;
   }
-  if (write->kind == WRITE_DELETE) {
-    apply_delete(writer, write, context);
+  struct tip *tip = tips_find(writer->tips, write->name);
+  if (!tip || !tip->now.memory) {
+    write->failed = true;
+    problem_set(&write->problem, PROBLEM_MEMORY_NOT_FOUND, "", "there is no memory named \"%s\"",
+                write->name);
     return;
   }
-  struct tip *tip = tip_for(writer, write->name);
-  if (!tip)
-    context->status = STORE_NO_MEMORY;
+  join_batch(writer, tip);
+  if (write->kind == WRITE_DELETE)
+    apply_delete(writer, tip, write, context);
   else if (write->kind == WRITE_ROWS)
     tip_rows(tip, write, context);
   else if (write->kind == WRITE_REMOVAL)
@@ -227,23 +223,31 @@ static void apply(struct writer *writer, struct write *write, const struct stage
 }
 
 static void expire(struct writer *writer, struct tip_context *context) {
-  for (struct tip *tip = writer->tips; tip && context->status == STORE_OK; tip = tip->following)
-    if (tip->now.memory && tip->now.memory->soonest <= context->wall_ms) tip_expire(tip, context);
+  struct tip *tip;
+  while (context->status == STORE_OK && (tip = tips_take_due(writer->tips, context->wall_ms))) {
+    join_batch(writer, tip);
+    tip_expire(tip, context);
+  }
 }
 
 /* The batch is durable, or has not happened. */
-static void settle_tips(struct writer *writer, bool durable) {
-  writer->memory_count = 0;
-  for (struct tip *tip = writer->tips; tip; tip = tip->following) {
+static void settle_batch(struct writer *writer, bool durable) {
+  while (writer->batch) {
+    struct tip *tip = writer->batch;
+    writer->batch = tip->next_in_batch;
+    tip->in_batch = false;
     if (tip->touched && durable) {
       publish(writer, tip);
       tip_commit(tip, writer->config.budget);
     } else if (tip->touched || tip->reserved > 0) {
       tip_forget(tip, writer->config.budget);
     }
-    writer->memory_count += tip->published.memory != NULL;
+    tips_schedule(writer->tips, tip);
+    if (tip->published.memory)
+      want_fold(writer, tip);
+    else
+      drop_tip(writer, tip);
   }
-  drop_empty_tips(writer);
 }
 
 /* A write that comes with what was staged for it is the only one of its batch. */
@@ -261,18 +265,22 @@ static enum store_status run_batch(struct writer *writer, const struct batch *ba
                                 .wall_ms = clock_wall_ms(),
                                 .status = store ? store_begin(store) : STORE_OK};
   const int64_t floor = writer->floor;
+  const size_t memory_count = writer->memory_count;
   if (batch->expire && context.status == STORE_OK) expire(writer, &context);
   for (struct write *write = batch->first; write && context.status == STORE_OK;
        write = write->following)
     apply(writer, write, batch->staged, &context);
-  for (struct tip *tip = writer->tips; tip && context.status == STORE_OK; tip = tip->following)
-    if (tip->gathered.rows > 0 && !tip_gather_in(tip)) context.status = STORE_NO_MEMORY;
+  for (struct tip *tip = writer->batch; tip && context.status == STORE_OK; tip = tip->next_in_batch)
+    if (!tip_gather_in(tip)) context.status = STORE_NO_MEMORY;
   if (store && context.status == STORE_OK)
     context.status = store_commit(store);
   else if (store)
     store_rollback(store);
-  if (context.status != STORE_OK) writer->floor = floor;
-  settle_tips(writer, context.status == STORE_OK);
+  if (context.status != STORE_OK) {
+    writer->floor = floor;
+    writer->memory_count = memory_count;
+  }
+  settle_batch(writer, context.status == STORE_OK);
   return context.status;
 }
 
@@ -290,23 +298,25 @@ static void finish_all(struct writer *writer, struct write *write) {
   }
 }
 
-/* As before it was applied. */
-static void reset(struct write *write) {
-  memory_free(write->after);
-  write->after = NULL;
-  write->failed = write->created = write->existed = false;
-  write->inserted = write->updated = write->deleted = 0;
+static void rest(struct writer *writer) {
+  writer->rest_until = clock_seconds() + REST_SECONDS;
 }
 
-static void run_writes(struct writer *writer, struct write *first) {
-  const struct batch batch = {.first = first};
-  enum store_status status = run_batch(writer, &batch);
-  if (status == STORE_FULL && first->following) {
+static bool is_rested(const struct writer *writer) {
+  return clock_seconds() >= writer->rest_until;
+}
+
+static void run_writes(struct writer *writer, struct write *first, bool expire) {
+  const struct batch batch = {.first = first, .expire = expire};
+  const enum store_status status = run_batch(writer, &batch);
+  if (status != STORE_OK && expire) rest(writer);
+  if ((status == STORE_FULL || status == STORE_NO_MEMORY) && first &&
+      (first->following || expire)) {
     while (first) {
       struct write *following = first->following;
       first->following = NULL;
       reset(first);
-      run_writes(writer, first);
+      run_writes(writer, first, false);
       first = following;
     }
     return;
@@ -316,52 +326,37 @@ static void run_writes(struct writer *writer, struct write *first) {
   finish_all(writer, first);
 }
 
-static void run_expiry(struct writer *writer) {
-  const struct batch batch = {.expire = true};
-  run_batch(writer, &batch);
+/* ---- Chores ---- */
+
+static bool is_large(const struct memory *memory) {
+  size_t bytes = 0;
+  for (size_t i = 0; i < attn_snapshot_block_count(memory->snapshot) && bytes <= SMALL_MEMORY; i++)
+    bytes += attn_block_encoded_size(memory->snapshot, attn_snapshot_block(memory->snapshot, i));
+  return bytes > SMALL_MEMORY;
 }
 
-/* ---- Staging ---- */
-
-static void staging_free(struct staging *staging) {
-  kept_free(staging->staged.kept);
-  memory_free(staging->memory);
-  free(staging);
+/* Not what would be refused as things are: so that it isn't stored for nothing. */
+static bool has_to_be_staged(struct writer *writer, const struct write *write) {
+  if (write->kind != WRITE_PUT || !writer->config.store || !is_large(write->memory)) return false;
+  const struct tip *tip = tips_find(writer->tips, write->name);
+  const bool exists = tip && tip->now.memory;
+  if (exists && write->only_if_missing) return false;
+  return !write->allowed || write->allowed(write->context, exists ? tip->now.version : 0);
 }
 
 static bool stage_write(struct writer *writer, struct write *write) {
-  struct staging *staging = calloc(1, sizeof *staging);
-  struct kept *kept = staging ? kept_create(write->memory) : NULL;
-  if (!kept) {
-    free(staging);
-    return false;
-  }
-  *staging = (struct staging){.write = write,
-                              .memory = memory_ref(write->memory),
-                              .staged = {.place = {.store = writer->config.store,
-                                                   .id = store_new_id(writer->config.store),
-                                                   .next_chunk = 1},
-                                         .kept = kept}};
   struct staging **last = &writer->staging;
   while (*last)
     last = &(*last)->following;
-  *last = staging;
-  return true;
-}
-
-static size_t encoded_bytes(const struct memory *memory) {
-  size_t bytes = 0;
-  for (size_t i = 0; i < attn_snapshot_block_count(memory->snapshot); i++)
-    bytes += attn_block_encoded_size(memory->snapshot, attn_snapshot_block(memory->snapshot, i));
-  return bytes;
+  *last = staging_of_write(write, writer->config.store);
+  return *last != NULL;
 }
 
 /* Takes large new memories out of the queue. */
 static struct write *stage_large(struct writer *writer, struct write *first) {
-  for (struct write **at = &first; writer->config.store && *at;) {
+  for (struct write **at = &first; *at;) {
     struct write *write = *at, *following = write->following;
-    if (write->kind == WRITE_PUT && encoded_bytes(write->memory) > SMALL_MEMORY &&
-        stage_write(writer, write)) {
+    if (has_to_be_staged(writer, write) && stage_write(writer, write)) {
       write->following = NULL;
       *at = following;
     } else {
@@ -371,108 +366,75 @@ static struct write *stage_large(struct writer *writer, struct write *first) {
   return first;
 }
 
-static bool is_fold_due(const struct tip *tip) {
-  const struct tip_state *state = &tip->published;
-  if (!state->memory || state->memory->damaged || state->change_bytes < FOLD_LEAST) return false;
-  if (state->change_bytes >= FOLD_MOST || !state->kept) return true;
-  return state->change_bytes >= kept_missing_bytes(state->kept, state->memory) / FOLD_PART;
-}
-
-/* One fold at a time is enough. */
 static void begin_fold(struct writer *writer) {
-  struct tip *tip = writer->tips;
-  while (tip && !is_fold_due(tip))
-    tip = tip->following;
-  if (!tip) return;
-  struct staging *staging = calloc(1, sizeof *staging);
-  struct tip_state *state = &tip->published;
-  struct kept *kept = !staging      ? NULL
-                      : state->kept ? kept_follow(state->kept, state->memory)
-                                    : kept_create(state->memory);
-  if (!kept) {
-    free(staging);
+  while (writer->folds && !writer->staging) {
+    struct tip *tip = writer->folds;
+    unwant_fold(writer, tip);
+    if (!staging_is_due(tip)) continue;
+    writer->staging = staging_of_fold(tip);
+    if (writer->staging) return;
+    want_fold(writer, tip);
+    rest(writer);
     return;
   }
-  *staging = (struct staging){.tip = tip,
-                              .memory = memory_ref(state->memory),
-                              .staged = {.place = state->place, .kept = kept},
-                              .change_bytes = state->change_bytes,
-                              .base_version = state->base_version};
-  writer->staging = staging;
 }
 
-/* The memory has been replaced or given a new base meanwhile: the fold is of no
- * use. */
-static bool is_stale(const struct staging *staging) {
-  return !staging->write &&
-         (!staging->tip || staging->tip->published.place.id != staging->staged.place.id ||
-          staging->tip->published.base_version != staging->base_version);
+/* True where the fold's chunks belong to the memory from here on. */
+static bool end_fold(struct writer *writer, struct staging *staging, enum store_status status) {
+  const char *name = staging->memory->name;
+  if (status == STORE_OK) status = staging_finish_fold(staging);
+  if (status != STORE_OK) {
+    rest(writer);
+    if (!writer->fold_failed)
+      LOG(writer->config.log, LOG_WARNING, "fold_failed", log_text("memory", name),
+          log_text("reason", status == STORE_FULL        ? "the disk is full"
+                             : status == STORE_NO_MEMORY ? "there is not enough memory"
+                                                         : "the store has failed"));
+  }
+  writer->fold_failed = status != STORE_OK;
+  want_fold(writer, staging->tip);
+  return status == STORE_OK;
 }
 
-static enum store_status store_slice(struct staging *staging) {
-  struct kept_place *place = &staging->staged.place;
-  /* The memory's own changes may take numbers as well. */
-  if (staging->tip) place->next_chunk = staging->tip->published.place.next_chunk;
-  enum store_status status = store_begin(place->store);
-  if (status == STORE_OK)
-    status = kept_store(staging->staged.kept, place, staging->memory, SLICE, &staging->complete);
-  if (status == STORE_OK)
-    status = store_commit(place->store);
-  else
-    store_rollback(place->store);
-  if (status == STORE_OK)
-    kept_settle(staging->staged.kept);
-  else
-    kept_forget(staging->staged.kept);
-  if (staging->tip) staging->tip->published.place.next_chunk = place->next_chunk;
-  if (staging->tip) staging->tip->now.place.next_chunk = place->next_chunk;
-  return status;
+/* True where the memory was put. */
+static bool end_write(struct writer *writer, struct staging *staging, enum store_status status) {
+  struct write *write = staging->write;
+  const struct batch batch = {.first = write, .staged = &staging->staged};
+  if (status == STORE_OK) status = run_batch(writer, &batch);
+  if (status != STORE_OK) fail_for_store(writer, write, status);
+  const bool put = !write->failed && !write->existed;
+  finish(writer, write);
+  return put;
 }
 
-static enum store_status finish_fold(struct staging *staging) {
-  struct tip *tip = staging->tip;
-  struct store *store = staging->staged.place.store;
-  enum store_status status = store_begin(store);
-  if (status == STORE_OK)
-    status = kept_put_base(staging->staged.kept, &staging->staged.place, staging->memory,
-                           &tip->receipts);
-  if (status == STORE_OK)
-    status = store_commit(store);
-  else
-    store_rollback(store);
-  if (status == STORE_OK)
-    tip_folded(tip, staging->staged.kept, staging->memory->version, staging->change_bytes);
-  return status;
-}
-
-/* One slice of the staging at the front. */
-static void stage_on(struct writer *writer) {
+/* One slice of the staging at the front. A fold can wait for the next start. */
+static void stage_on(struct writer *writer, bool end) {
   struct staging *staging = writer->staging;
   enum store_status status = STORE_OK;
-  const bool stale = is_stale(staging);
-  if (!stale) status = store_slice(staging);
-  if (!stale && status == STORE_OK && !staging->complete) return;
-  writer->staging = staging->following;
-  writer->garbage = true;
-  if (staging->write) {
-    staging->write->following = NULL;
-    const struct batch batch = {.first = staging->write, .staged = &staging->staged};
-    if (status == STORE_OK) status = run_batch(writer, &batch);
-    if (status != STORE_OK) fail_for_store(writer, staging->write, status);
-    finish(writer, staging->write);
-  } else if (!stale && status == STORE_OK) {
-    status = finish_fold(staging);
-    if (status != STORE_OK)
-      LOG(writer->config.log, LOG_WARNING, "fold_failed", log_text("memory", staging->memory->name),
-          log_text("reason", status == STORE_FULL ? "the disk is full" : "the store has failed"));
+  bool used = false;
+  const bool useless = staging_is_stale(staging) || (end && !staging->write);
+  if (!useless) {
+    status = staging_store(staging, SLICE);
+    if (status == STORE_OK && !staging->complete) return;
   }
+  writer->staging = staging->following;
+  if (staging->write)
+    used = end_write(writer, staging, status);
+  else if (!useless)
+    used = end_fold(writer, staging, status);
+  else if (staging->tip)
+    want_fold(writer, staging->tip);
+  if (!used) staging_abandon(staging);
+  writer->garbage = true;
   staging_free(staging);
 }
 
-static void sweep(struct writer *writer) {
-  bool more = false;
-  const enum store_status status = store_sweep(writer->config.store, SLICE, &more);
-  writer->garbage = status == STORE_OK && more;
+static void sweep(struct writer *writer, size_t bytes) {
+  const enum store_status status = store_sweep(writer->config.store, bytes, &writer->garbage);
+  writer->swept = clock_seconds();
+  if (status == STORE_OK) return;
+  writer->garbage = true;
+  rest(writer);
 }
 
 /* ---- Backups ---- */
@@ -523,8 +485,10 @@ static bool load(struct writer *writer) {
   atomic_store(&writer->of_memories, count);
   for (size_t i = 0; i < count && store_memory_at(store, i, &stored); i++) {
     if (is_ending(writer)) return false;
-    struct tip *tip = tip_for(writer, stored.name);
+    struct tip *tip = tips_get(writer->tips, stored.name);
     if (!tip || !load_tip(tip, store, &stored, writer->config.budget)) return false;
+    tips_schedule(writer->tips, tip);
+    want_fold(writer, tip);
     struct memory *memory = tip->published.memory;
     if (memory->damaged)
       LOG(writer->config.log, LOG_ERROR, "memory_damaged", log_text("memory", stored.name),
@@ -546,40 +510,44 @@ static bool load(struct writer *writer) {
   return true;
 }
 
-static int64_t soonest(const struct writer *writer) {
-  int64_t soonest = NEVER_EXPIRES;
-  for (const struct tip *tip = writer->tips; tip; tip = tip->following)
-    if (tip->published.memory && tip->published.memory->soonest < soonest)
-      soonest = tip->published.memory->soonest;
-  return soonest;
-}
-
 static bool is_store_usable(const struct writer *writer) {
   return writer->config.store && !store_failure(writer->config.store);
 }
 
-/* What there is to do without a write. */
-static bool has_chores(const struct writer *writer) {
-  return writer->staging || (writer->garbage && is_store_usable(writer));
+/* How long the thread may sleep where nobody writes; INT64_MAX: for ever. The wall
+ * clock may be set, so what it says is not believed for more than a second. */
+static int64_t idle_ms(const struct writer *writer) {
+  const int64_t soonest = tips_soonest(writer->tips), now = clock_wall_ms();
+  const double resting = writer->rest_until - clock_seconds();
+  int64_t ms = INT64_MAX;
+  if (writer->staging) return 0;
+  if (soonest != NEVER_EXPIRES)
+    ms = soonest <= now ? 0 : soonest - now < 1000 ? soonest - now : 1000;
+  if (is_store_usable(writer) && (writer->garbage || writer->folds)) ms = 0;
+  if (resting > 0 && ms < INT64_MAX && (double)ms < 1000 * resting)
+    ms = (int64_t)(1000 * resting) + 1;
+  return ms;
+}
+
+static void wait_for_work(struct writer *writer) {
+  for (int64_t ms; !writer->first && !writer->ending && (ms = idle_ms(writer)) > 0;) {
+    struct timespec time;
+    clock_gettime(CLOCK_MONOTONIC, &time);
+    if (ms < INT64_MAX) {
+      time.tv_nsec += ms % 1000 * 1000000;
+      time.tv_sec += ms / 1000 + time.tv_nsec / 1000000000;
+      time.tv_nsec %= 1000000000;
+      pthread_cond_timedwait(&writer->submitted, &writer->mutex, &time);
+    } else {
+      pthread_cond_wait(&writer->submitted, &writer->mutex);
+    }
+  }
 }
 
 /* The writes that wait; waits for one where there is nothing else to do. */
 static struct write *take(struct writer *writer, bool *end) {
   pthread_mutex_lock(&writer->mutex);
-  while (!writer->first && !writer->ending && !has_chores(writer)) {
-    const int64_t until = soonest(writer), now = clock_wall_ms();
-    if (until <= now) break;
-    /* The wall clock may be set: so never longer than a second. */
-    const int64_t ms = until - now < 1000 ? until - now : 1000;
-    struct timespec time;
-    clock_gettime(CLOCK_MONOTONIC, &time);
-    time.tv_sec += (time.tv_nsec + ms * 1000000) / 1000000000;
-    time.tv_nsec = (time.tv_nsec + ms * 1000000) % 1000000000;
-    if (until == NEVER_EXPIRES)
-      pthread_cond_wait(&writer->submitted, &writer->mutex);
-    else
-      pthread_cond_timedwait(&writer->submitted, &writer->mutex, &time);
-  }
+  wait_for_work(writer);
   struct write *first = writer->first, **at = &first;
   for (size_t count = 0; *at && count < MOST_WRITES; count++)
     at = &(*at)->following;
@@ -589,6 +557,15 @@ static struct write *take(struct writer *writer, bool *end) {
   *end = writer->ending && !first;
   pthread_mutex_unlock(&writer->mutex);
   return first;
+}
+
+static void do_chores(struct writer *writer, bool busy, bool end) {
+  const bool able = !end && is_store_usable(writer) && is_rested(writer);
+  if (able) begin_fold(writer);
+  if (writer->staging)
+    stage_on(writer, end);
+  else if (able && writer->garbage && (!busy || clock_seconds() > writer->swept + SWEEP_SECONDS))
+    sweep(writer, busy ? SMALL_SLICE : SLICE);
 }
 
 static void *run(void *context) {
@@ -601,13 +578,10 @@ static void *run(void *context) {
   for (bool end = false; !end || writer->staging;) {
     struct write *first = take(writer, &end);
     first = take_backups(writer, stage_large(writer, first));
-    if (soonest(writer) <= clock_wall_ms()) run_expiry(writer);
-    if (first) run_writes(writer, first);
-    if (!writer->staging && !end && is_store_usable(writer)) begin_fold(writer);
-    if (writer->staging)
-      stage_on(writer);
-    else if (!end && !first && writer->garbage && is_store_usable(writer))
-      sweep(writer);
+    const bool busy = first != NULL;
+    const bool expire = tips_soonest(writer->tips) <= clock_wall_ms() && is_rested(writer);
+    if (busy || expire) run_writes(writer, first, expire);
+    do_chores(writer, busy, end);
   }
   return NULL;
 }
@@ -631,6 +605,7 @@ struct writer *writer_create(const struct writer_config *config) {
   if (!writer) return NULL;
   writer->config = *config;
   writer->last = &writer->first;
+  writer->last_fold = &writer->folds;
   writer->garbage = config->store != NULL;
   pthread_mutex_init(&writer->mutex, NULL);
   pthread_condattr_init(&attributes);
@@ -638,8 +613,10 @@ struct writer *writer_create(const struct writer_config *config) {
   pthread_cond_init(&writer->submitted, &attributes);
   pthread_condattr_destroy(&attributes);
   pthread_cond_init(&writer->loading_ended, NULL);
-  writer->started = pthread_create(&writer->thread, NULL, run, writer) == 0;
+  writer->tips = tips_create();
+  writer->started = writer->tips && pthread_create(&writer->thread, NULL, run, writer) == 0;
   if (writer->started) return writer;
+  writer->config.store = NULL; /* remains the caller's */
   writer_free(writer);
   return NULL;
 }
@@ -657,11 +634,7 @@ void writer_finish(struct writer *writer) {
 void writer_free(struct writer *writer) {
   if (!writer) return;
   writer_finish(writer);
-  while (writer->tips) {
-    struct tip *tip = writer->tips;
-    writer->tips = tip->following;
-    tip_free(tip);
-  }
+  tips_free(writer->tips);
   store_close(writer->config.store);
   pthread_cond_destroy(&writer->submitted);
   pthread_cond_destroy(&writer->loading_ended);

@@ -79,14 +79,16 @@ struct writer_config {
 struct writer;
 
 /* Starts the thread, which first loads what the store has and then works on what
- * was submitted. NULL where threads or memory are short. */
+ * was submitted. NULL where threads or memory are short: then the store remains
+ * the caller's. */
 struct writer *writer_create(const struct writer_config *config);
 
 /* False where the writer is to end: then nothing happens to the write. */
 bool writer_submit(struct writer *writer, struct write *write);
 
-/* Does all that was submitted, closes the store, and ends the thread; later
- * submissions are refused. Both accept NULL. */
+/* The first does all that was submitted and ends the thread; later submissions
+ * are refused. The second does that where it wasn't done, and closes the store.
+ * Both accept NULL. */
 void writer_finish(struct writer *writer);
 void writer_free(struct writer *writer);
 

@@ -146,6 +146,11 @@ bool garbage_scan(struct store *store) {
   return scan_chunks(store) && scan_changes(store);
 }
 
+/* Where memory is short the next opening finds it. */
+void store_abandon_chunk(struct store *store, int64_t id, int64_t chunk) {
+  (void)garbage_add(&store->garbage, (struct garbage){.id = id, .chunk = chunk});
+}
+
 /* ---- Removing it ---- */
 
 /* Removes one row of the item. SQLITE_DONE where none is left. */

@@ -108,6 +108,15 @@ enum store_status store_read_chunk(struct store *store, int64_t id, int64_t chun
   return status;
 }
 
+enum store_status store_last_chunk(struct store *store, int64_t id, int64_t *chunk) {
+  sqlite3_stmt *statement = statement_get(store, LAST_CHUNK);
+  sqlite3_bind_int64(statement, 1, id);
+  const int result = sqlite3_step(statement);
+  *chunk = result == SQLITE_ROW ? sqlite3_column_int64(statement, 0) : 0;
+  sqlite3_reset(statement);
+  return status_of_reading(result);
+}
+
 /* One change, which has to be of `version`. */
 static enum store_status take_row(sqlite3_stmt *statement, int64_t id, int64_t version,
                                   store_take_change *take, void *context, bool *go_on) {

@@ -65,6 +65,8 @@ static const char *const sql[STATEMENT_COUNT] = {
                   "ORDER BY number",
     [NEXT_CHUNK] = "SELECT number, slot FROM chunk INDEXED BY chunk_number "
                    "WHERE id = ?1 AND number > ?2 ORDER BY number LIMIT 1",
+    [LAST_CHUNK] = "SELECT number FROM chunk INDEXED BY chunk_number WHERE id = ?1 "
+                   "ORDER BY number DESC LIMIT 1",
     [DESCRIBE_CHUNK] = "SELECT id, number, length(data) FROM chunk NOT INDEXED WHERE slot = ?1",
     [DELETE_CHUNK] = "DELETE FROM chunk WHERE slot = ?1",
     [READ_CHANGES] = "SELECT version, sum, data FROM change WHERE id = ?1 AND version > ?2 "

@@ -60,6 +60,10 @@ enum store_status store_read_base(struct store *store, int64_t id, struct buffer
 enum store_status store_read_chunk(struct store *store, int64_t id, int64_t chunk,
                                    struct buffer *out);
 
+/* The largest number that a chunk of the id has, garbage included; 0 without one.
+ * New ones have to be above it. */
+enum store_status store_last_chunk(struct store *store, int64_t id, int64_t *chunk);
+
 /* Calls take() with each change after the base, in order of versions, without a
  * gap; where it returns false, stops and returns STORE_OK. */
 typedef bool store_take_change(void *context, int64_t version, const void *data, size_t size);
@@ -90,6 +94,11 @@ void store_rollback(struct store *store); /* nothing where nothing was begun */
  * the store is opened the next time. */
 enum store_status store_put_chunk(struct store *store, int64_t id, int64_t chunk, const void *data,
                                   size_t size);
+
+/* No base will name that chunk, which was put in an earlier transaction: so that
+ * it becomes garbage now and not when the store is opened the next time. No
+ * transaction may be under way. */
+void store_abandon_chunk(struct store *store, int64_t id, int64_t chunk);
 
 struct store_base {
   int64_t id;
