@@ -46,6 +46,10 @@ KERNEL_VARIANTS := portable
 ifneq ($(filter x86_64 amd64,$(ARCH)),)
 KERNEL_VARIANTS += avx2 avx512
 endif
+ifneq ($(filter aarch64,$(ARCH)),)
+KERNEL_VARIANTS += neon
+endif
+KERNEL_FLAGS_neon := -DATTN_KERNEL_LANES=4 -DATTN_KERNEL_NEON
 KERNEL_FLAGS_portable := -DATTN_KERNEL_LANES=4
 KERNEL_FLAGS_avx2 := -DATTN_KERNEL_LANES=8 -mavx2 -mfma -mf16c
 KERNEL_FLAGS_avx512 := -DATTN_KERNEL_LANES=16 -mavx2 -mfma -mf16c -mavx512f -mavx512vl -mavx512dq -mavx512bw

@@ -98,10 +98,11 @@ attn_status attn_fold_fast(struct attn_fold *fold, const struct attn_fold_plan *
   for (size_t q = 0; q < scored->count && status == ATTN_OK; q++) {
     const size_t state = scored->first + q;
     float *row = scores + q * stride;
-    if (plan->top > 0)
+    const double most = (double)plan->kernels->row_max(row, rows);
+    if (plan->top > 0 && most > fold->largest[state].threshold)
       status =
           attn_selection_offer_floats(&fold->largest[state], row, rows, tile->first, plan->kernels);
-    raise_max(fold, plan, state, (double)plan->kernels->row_max(row, rows), 1);
+    raise_max(fold, plan, state, most, 1);
     fold->sum[state] += plan->kernels->row_exp(row, rows, (float)fold->max[state]);
     if (plan->weights) {
       memcpy(weights_at(plan, scored, q), row, rows * sizeof *row);

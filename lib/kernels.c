@@ -61,16 +61,19 @@ static inline vec tanh_vec(vec x) {
 }
 
 static float row_max(const float *scores, size_t n) {
-  vec most = all(-INFINITY);
+  enum { CHAINS = 4 };
+  vec most[CHAINS];
+  for (size_t c = 0; c < CHAINS; c++)
+    most[c] = all(-INFINITY);
   size_t i = 0;
-  for (; i + LANES <= n; i += LANES) {
-    const vec s = load(scores + i);
-    most = select_vec(s > most, s, most);
-  }
-  const vec s = load_some(scores + i, n - i, -INFINITY);
-  most = select_vec(s > most, s, most);
+  for (; i + CHAINS * LANES <= n; i += CHAINS * LANES)
+    for (size_t c = 0; c < CHAINS; c++)
+      most[c] = larger_vec(most[c], load(scores + i + c * LANES));
+  for (; i + LANES <= n; i += LANES)
+    most[0] = larger_vec(most[0], load(scores + i));
+  most[1] = larger_vec(most[1], load_some(scores + i, n - i, -INFINITY));
   float lanes[LANES], best = -INFINITY;
-  store(lanes, most);
+  store(lanes, larger_vec(larger_vec(most[0], most[1]), larger_vec(most[2], most[3])));
   for (size_t l = 0; l < LANES; l++)
     best = lanes[l] > best ? lanes[l] : best;
   return best;
@@ -83,13 +86,8 @@ static size_t row_skip(const float *scores, size_t n, double threshold) {
   if ((double)bound > threshold) bound = nextafterf(bound, -INFINITY);
   size_t i = 0;
   while (i < n) {
-    for (; i + LANES <= n; i += LANES) {
-      const ivec above = load(scores + i) > all(bound);
-      int32_t any = 0;
-      for (size_t l = 0; l < LANES; l++)
-        any |= above[l];
-      if (any) break;
-    }
+    while (i + LANES <= n && !any_above(load(scores + i), all(bound)))
+      i += LANES;
     const size_t end = i + LANES <= n ? i + LANES : n;
     for (; i < end; i++)
       if ((double)scores[i] > threshold) return i;
@@ -204,13 +202,17 @@ INLINE struct fetching fetching_of(const struct attn_ahead *ahead, size_t calls,
  * fast memory comes in, and for more once per chunk, into room that stays in
  * the first-level cache. Either way they meet queries as the same float32, so
  * one query alone gets what it gets in a batch. */
-enum { PANEL = 16, CHUNK = 128, MICRO = LANES == 4 ? 2 : LANES == 8 ? 4 : 8 };
+enum { PANEL = 16, CHUNK = 128 };
 enum { PANEL_VECS = PANEL / LANES, WIDE_PANELS = LANES == 16 ? 2 : 1 };
+/* As many queries as registers have room for: 32 of them with AVX-512 and NEON. */
 #if LANES == 16
+enum { MICRO = 8 };
 #define EACH_REST(X) X(1) X(2) X(3) X(4) X(5) X(6) X(7)
-#elif LANES == 8
+#elif LANES == 8 || defined(ATTN_KERNEL_NEON)
+enum { MICRO = 4 };
 #define EACH_REST(X) X(1) X(2) X(3)
 #else
+enum { MICRO = 2 };
 #define EACH_REST(X) X(1)
 #endif
 enum pair_op { PAIR_PRODUCT, PAIR_DISTANCE2 };
@@ -571,6 +573,30 @@ static inline double distance_exact(const double *query, const double *key, size
   return sqrt(sum_wide(sum) + rest);
 }
 
+typedef float half __attribute__((vector_size(LANES * 2)));
+typedef float half_unaligned __attribute__((vector_size(LANES * 2), aligned(4), may_alias));
+
+/* What is finite times 0 is 0, anything else NaN, and stays so in a sum. */
+static bool row_finish(float *weights, size_t n, double factor) {
+  float strange = 0;
+  half sum = {0};
+  size_t i = 0;
+  for (; i + WIDE <= n; i += WIDE) {
+    half_unaligned *at = (half_unaligned *)(void *)(weights + i);
+    const half final =
+        __builtin_convertvector(__builtin_convertvector((half)*at, wide) * factor, half);
+    *at = final;
+    sum += final * 0.0f;
+  }
+  for (; i < n; i++) {
+    weights[i] = (float)((double)weights[i] * factor);
+    strange += weights[i] * 0.0f;
+  }
+  for (size_t l = 0; l < WIDE; l++)
+    strange += sum[l];
+  return strange == 0;
+}
+
 INLINE void widen_vec(double *to, size_t stride, vec from, size_t n) {
   float lanes[LANES];
   store(lanes, from);
@@ -639,6 +665,7 @@ const struct attn_kernels JOIN(attn_kernels_, ATTN_KERNEL_NAME) = {
     .row_sqrt = row_sqrt,
     .row_times = row_times,
     .row_scale = row_scale,
+    .row_finish = row_finish,
     .row_additive = row_additive,
     .panels_dot = panels_dot,
     .panels_distance2 = panels_distance2,

@@ -45,6 +45,8 @@ struct attn_kernels {
   void (*row_times)(float *scores, const float *factors, size_t n);
   /* scores[i] = c * scores[i] */
   void (*row_scale)(float *scores, size_t n, float c);
+  /* weights[i] *= factor, in float64; false where one is not finite any more. */
+  bool (*row_finish)(float *weights, size_t n, double factor);
   /* scores[r] += v * tanh(query + hidden[r]), or = where `first` */
   void (*row_additive)(float *scores, const float *hidden, size_t n, float query, float v,
                        bool first);

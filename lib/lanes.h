@@ -3,8 +3,8 @@
  *
  * Smaller numbers become float32 on their way into a register. That is done with
  * intrinsics, because GCC 12 takes __builtin_convertvector from small integers
- * apart, number by number; the variant of 4 lanes has no instruction set to
- * name, and shuffles and shifts. All give the same bits for what can be kept. */
+ * apart, number by number; the portable variant has no instruction set to name,
+ * and shuffles and shifts. All give the same bits for what can be kept. */
 #ifndef ATTN_LANES_H
 #define ATTN_LANES_H
 
@@ -12,6 +12,8 @@
 #include <string.h>
 #if ATTN_KERNEL_LANES > 4
 #include <immintrin.h>
+#elif defined(ATTN_KERNEL_NEON)
+#include <arm_neon.h>
 #endif
 
 #include "dtype.h"
@@ -60,6 +62,40 @@ static inline vec select_vec(ivec mask, vec yes, vec no) {
   return (vec)((mask & (ivec)yes) | (~mask & (ivec)no));
 }
 
+/* GCC 12 makes three instructions of the first and takes the second apart, lane
+ * by lane. */
+#if LANES == 16
+INLINE vec larger_vec(vec a, vec b) {
+  return (vec)_mm512_max_ps((__m512)a, (__m512)b);
+}
+INLINE bool any_above(vec v, vec bound) {
+  return _mm512_cmp_ps_mask((__m512)v, (__m512)bound, _CMP_GT_OQ) != 0;
+}
+#elif LANES == 8
+INLINE vec larger_vec(vec a, vec b) {
+  return (vec)_mm256_max_ps((__m256)a, (__m256)b);
+}
+INLINE bool any_above(vec v, vec bound) {
+  return _mm256_movemask_ps(_mm256_cmp_ps((__m256)v, (__m256)bound, _CMP_GT_OQ)) != 0;
+}
+#elif defined(ATTN_KERNEL_NEON)
+INLINE vec larger_vec(vec a, vec b) {
+  return (vec)vmaxq_f32((float32x4_t)a, (float32x4_t)b);
+}
+INLINE bool any_above(vec v, vec bound) {
+  return vmaxvq_u32(vcgtq_f32((float32x4_t)v, (float32x4_t)bound)) != 0;
+}
+#else
+INLINE vec larger_vec(vec a, vec b) {
+  return select_vec(a > b, a, b);
+}
+INLINE bool any_above(vec v, vec bound) {
+  typedef int64_t longs __attribute__((vector_size(16)));
+  const longs above = (longs)(v > bound);
+  return (above[0] | above[1]) != 0;
+}
+#endif
+
 /* ---- Smaller numbers: LANES of them as float32, an int8 without its scale ---- */
 
 #if LANES == 16
@@ -81,6 +117,19 @@ INLINE vec widen_bf16(const void *from) {
 }
 INLINE vec widen_int8(const void *from) {
   return (vec)_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(from)));
+}
+#elif defined(ATTN_KERNEL_NEON)
+INLINE vec widen_f16(const void *from) {
+  return (vec)vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(from)));
+}
+INLINE vec widen_bf16(const void *from) {
+  return (vec)vshll_n_u16(vld1_u16(from), 16);
+}
+INLINE vec widen_int8(const void *from) {
+  uint32_t four;
+  memcpy(&four, from, sizeof four);
+  const int16x8_t halves = vmovl_s8(vreinterpret_s8_u32(vdup_n_u32(four)));
+  return (vec)vcvtq_f32_s32(vmovl_s16(vget_low_s16(halves)));
 }
 #else
 typedef uint32_t uvec __attribute__((vector_size(16)));

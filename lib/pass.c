@@ -384,9 +384,7 @@ static void weights_task(void *argument, size_t part) {
       const struct attn_tile *tile = &plan->tiles[t];
       const double factor = attn_fold_factor(&pass->folds[0], fold_plan, q,
                                              fold_plan->anchors[q * plan->tile_count + t]);
-      for (size_t r = tile->first; r < tile->first + tile->rows; r++)
-        row[r] = (float)(row[r] * factor);
-      finite &= all_representable(row + tile->first, tile->rows);
+      finite &= pass->scorer.kernels->row_finish(row + tile->first, tile->rows, factor);
     }
     if (!finite) fail_query(pass, ATTN_NOT_REPRESENTABLE, q);
   }

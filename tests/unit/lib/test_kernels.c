@@ -308,6 +308,12 @@ START_TEST(test_rows) {
       kernels->row_scale(got, n, 0.75f);
       for (size_t i = 0; i < n; i++)
         ck_assert(got[i] == scores[i] * 0.75f);
+      memcpy(got, scores, n * sizeof *got);
+      ck_assert(kernels->row_finish(got, n, 1.0 / 3));
+      for (size_t i = 0; i < n; i++)
+        ck_assert(got[i] == (float)((double)scores[i] * (1.0 / 3)));
+      got[n / 2] = 1;
+      ck_assert(!kernels->row_finish(got, n, 1e39) && isinf(got[n / 2]));
       /* where the largest one stands, and nothing before it */
       const size_t at = kernels->row_skip(scores, n, (double)nextafterf(most, -INFINITY));
       ck_assert(at < n && scores[at] == most);
