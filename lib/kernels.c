@@ -361,7 +361,7 @@ static void panels_distance2(const struct attn_panels *panels, float *scores, si
  * page, and the second one reads it as it lies. */
 
 enum { VALUE_VECS = LANES == 16 ? 2 : LANES == 8 ? 2 : 4 };
-enum { ROWS_QUERIES = 16, ROWS_DIM = 256, ABREAST = 8 };
+enum { ROWS_QUERIES = 4, ROWS_DIM = 256, ABREAST = 8 };
 
 /* Some rows of some columns, and all queries. The last components of a row are
  * loaded with what follows them, and only what is theirs is stored. */
