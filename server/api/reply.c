@@ -66,7 +66,8 @@ void api_set_etag(struct http_reply *reply, int64_t version) {
 }
 
 /* Whether a list of entity tags ("*", or "\"1\", W/\"2\"") names the version.
- * A weak tag never matches strongly; ours are strong. */
+ * A weak tag never matches strongly; ours are strong. A tag may have commas and
+ * stars of its own, so that it is passed over up to its closing quote. */
 static bool names_version(const char *tags, int64_t version, bool weak_counts) {
   char wanted[32];
   const int length = snprintf(wanted, sizeof wanted, "\"%" PRId64 "\"", version);
@@ -76,6 +77,7 @@ static bool names_version(const char *tags, int64_t version, bool weak_counts) {
     if (weak) tags += 2;
     if (*tags == '*') return true;
     if (strncmp(tags, wanted, (size_t)length) == 0 && (!weak || weak_counts)) return true;
+    if (*tags == '"') tags += 1 + strcspn(tags + 1, "\"");
     tags += strcspn(tags, ",");
   }
   return false;
