@@ -7,10 +7,16 @@
  * and hardly more. */
 #include "api/building.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/clock.h"
+
+int64_t building_ttl_ms(double seconds) {
+  const int64_t ms = llround(seconds * 1000);
+  return seconds > 0 && ms == 0 ? 1 : ms;
+}
 
 bool building_check(const struct api *api, size_t rows, size_t key_dim, size_t value_dim,
                     struct problem *problem) {
@@ -41,7 +47,7 @@ static bool admit(struct api *api, const attn_snapshot *shape, size_t rows, size
 
 /* Ids and times of the rows of a body. */
 static bool make_tags(const struct memory_body *body, size_t rows, struct row_tags **tags) {
-  const int64_t ttl = (int64_t)(body->ttl_seconds * 1000);
+  const int64_t ttl = building_ttl_ms(body->ttl_seconds);
   int64_t *expiries = ttl > 0 && rows > 0 ? malloc(rows * sizeof *expiries) : NULL;
   if (ttl > 0 && rows > 0 && !expiries) return false;
   const int64_t expiry = clock_wall_ms() + ttl;
@@ -60,7 +66,7 @@ static attn_status make_memory(const char *name, const struct memory_body *body,
                          .snapshot = snapshot,
                          .score = body->score,
                          .normalization = body->normalization,
-                         .ttl_ms = (int64_t)(body->ttl_seconds * 1000)};
+                         .ttl_ms = building_ttl_ms(body->ttl_seconds)};
   *memory = NULL;
   if (make_tags(body, attn_snapshot_rows(snapshot), &parts.tags)) *memory = memory_create(&parts);
   row_tags_free(parts.tags);

@@ -9,6 +9,10 @@
 bool building_check(const struct api *api, size_t rows, size_t key_dim, size_t value_dim,
                     struct problem *problem);
 
+/* Of a body's ttl_seconds. Less than a millisecond is one, since 0 stands for
+ * ever. */
+int64_t building_ttl_ms(double seconds);
+
 /* From a parsed body. What it takes from the budget is *charge, the caller's to
  * give back. NULL with the problem filled. */
 struct memory *building_make(struct api *api, const char *name, const struct memory_body *body,

@@ -5,6 +5,7 @@
 
 #include "api/building.h"
 #include "api/changing.h"
+#include "base/clock.h"
 
 static const char *json_type = "application/json";
 
@@ -31,13 +32,22 @@ void api_list_memories(void *context, const struct http_request *request,
   json_open_object(&writer);
   json_name(&writer, "memories");
   json_open_array(&writer);
-  for (size_t i = 0; i < count; i++)
-    api_write_meta(&writer, list[i]);
+  const int64_t time = clock_wall_ms();
+  size_t written = 0;
+  for (; written < count; written++) {
+    struct memory *now = memory_at_time(list[written], time);
+    if (!now) break;
+    api_write_meta(&writer, now);
+    memory_free(now);
+  }
   json_close_array(&writer);
   json_close_object(&writer);
   reply->content_type = json_type;
   registry_list_free(list, count);
-  api_finish(api, reply);
+  if (written < count)
+    api_problem(reply, PROBLEM_OUT_OF_MEMORY, "", "there is not enough memory for the list");
+  else
+    api_finish(api, reply);
 }
 
 void api_get_memory(void *context, const struct http_request *request, struct http_reply *reply) {
@@ -144,7 +154,7 @@ void api_patch_memory(void *context, const struct http_request *request, struct 
   changing->write.score = body->score;
   changing->write.normalization = body->normalization;
   changing->write.has_ttl = body->has_ttl;
-  changing->write.ttl_ms = (int64_t)(body->ttl_seconds * 1000);
+  changing->write.ttl_ms = building_ttl_ms(body->ttl_seconds);
   changing_submit(changing);
 }
 

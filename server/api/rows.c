@@ -163,7 +163,7 @@ static void answer(struct changing *changing) {
  * noticed. The hash's own key is fixed: fingerprints outlive the process. */
 static uint64_t fingerprint(const struct rows_body *body) {
   const struct hash_key key = {.low = 0x6174746e, .high = body->keys.cols};
-  uint64_t parts[3] = {0};
+  uint64_t parts[4] = {0};
   parts[0] = keyed_hash(key, body->keys.data, body->keys.rows * body->keys.cols * sizeof(float));
   parts[1] =
       keyed_hash(key, body->values.data, body->values.rows * body->values.cols * sizeof(float));
@@ -173,6 +173,7 @@ static uint64_t fingerprint(const struct rows_body *body) {
     const struct hash_key after = {.low = parts[2], .high = length};
     parts[2] = keyed_hash(after, id, length);
   }
+  parts[3] = (uint64_t)building_ttl_ms(body->ttl_seconds);
   return keyed_hash(key, parts, sizeof parts);
 }
 
@@ -197,7 +198,7 @@ void api_post_rows(void *context, const struct http_request *request, struct htt
   write->value_dim = body->values.cols;
   write->ids = body->ids;
   write->has_ttl = body->ttl_seconds > 0;
-  write->ttl_ms = (int64_t)(body->ttl_seconds * 1000);
+  write->ttl_ms = building_ttl_ms(body->ttl_seconds);
   if (*request->idempotency_key) {
     write->idempotency_key = request->idempotency_key;
     write->fingerprint = fingerprint(body);
