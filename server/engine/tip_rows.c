@@ -26,8 +26,7 @@ static bool check_range(const float *numbers, size_t rows, size_t dim, double la
   return true;
 }
 
-static bool check_rows(const struct tip *tip, struct write *write,
-                       const struct tip_context *context) {
+static bool check_rows(const struct tip *tip, struct write *write) {
   const size_t key_dim = tip_key_dim(tip), value_dim = tip_value_dim(tip);
   char detail[PROBLEM_DETAIL_MAX];
   if (write->key_dim != key_dim) {
@@ -40,16 +39,31 @@ static bool check_rows(const struct tip *tip, struct write *write,
              write->value_dim, value_dim);
     return tip_refuse(write, PROBLEM_SHAPE_MISMATCH, "/values/0", detail);
   }
-  if (write->rows > context->max_rows || tip_row_count(tip) > context->max_rows - write->rows) {
-    snprintf(detail, sizeof detail,
-             "the memory has %zu rows; %zu more would be beyond the limit of %zu",
-             tip_row_count(tip), write->rows, context->max_rows);
-    return tip_refuse(write, PROBLEM_LIMIT_EXCEEDED, "", detail);
-  }
   const double largest =
       attn_dtype_info_at((size_t)attn_snapshot_dtype(tip->now.memory->snapshot))->largest;
   return check_range(write->keys, write->rows, key_dim, largest, "keys", write) &&
          check_range(write->values, write->rows, value_dim, largest, "values", write);
+}
+
+/* So many rows of the write are new: within the limits, and their RAM reserved.
+ * Those that replace others take no more than is there. */
+static bool admit(struct tip *tip, struct write *write, size_t added, struct tip_context *context) {
+  const size_t most = context->max_rows;
+  if (added > 0 && (added > most || tip_row_count(tip) > most - added)) {
+    char detail[PROBLEM_DETAIL_MAX];
+    snprintf(detail, sizeof detail,
+             "the memory has %zu rows; %zu more would be beyond the limit of %zu",
+             tip_row_count(tip), added, most);
+    return tip_refuse(write, PROBLEM_LIMIT_EXCEEDED, "", detail);
+  }
+  const size_t estimate =
+      added * ((write->key_dim + write->value_dim) * sizeof(float) + sizeof(double));
+  if (!budget_take(context->budget, estimate, &write->problem)) {
+    write->failed = true;
+    return false;
+  }
+  tip->reserved += estimate;
+  return true;
 }
 
 /* The rows of a write, told apart: those that are there already, in order of
@@ -195,14 +209,14 @@ static bool upsert(struct tip *tip, struct write *write, const int64_t *expiries
   size_t updated = 0;
   for (size_t i = 0; i < write->rows; i++)
     updated += upsert.rows[i] != SIZE_MAX;
-  bool done;
-  if (updated == 0)
+  bool done = admit(tip, write, write->rows - updated, context);
+  if (done && updated == 0)
     done = append(tip, write, expiries, context);
-  else
-    done = (tip_gather_in(tip) && upsert_arrange(&upsert, write, expiries) &&
-            keep_receipt(tip, write, updated, &upsert.change.receipt)) ||
-           tip_short_of_memory(context);
-  if (done && updated > 0) done = tip_make_change(tip, &upsert.change, context);
+  else if (done)
+    done = ((tip_gather_in(tip) && upsert_arrange(&upsert, write, expiries) &&
+             keep_receipt(tip, write, updated, &upsert.change.receipt)) ||
+            tip_short_of_memory(context)) &&
+           tip_make_change(tip, &upsert.change, context);
   upsert_free(&upsert);
   if (done) answer_rows(tip, write, updated);
   return done;
@@ -210,15 +224,8 @@ static bool upsert(struct tip *tip, struct write *write, const int64_t *expiries
 
 void tip_rows(struct tip *tip, struct write *write, struct tip_context *context) {
   if (!tip_check_there(tip, write) || answer_again(tip, write) || !tip_check(tip, write) ||
-      !check_rows(tip, write, context))
+      !check_rows(tip, write))
     return;
-  const size_t estimate =
-      write->rows * ((write->key_dim + write->value_dim) * sizeof(float) + sizeof(double));
-  if (!budget_take(context->budget, estimate, &write->problem)) {
-    write->failed = true;
-    return;
-  }
-  tip->reserved += estimate;
   const int64_t ttl = write->has_ttl ? write->ttl_ms : tip->now.memory->ttl_ms;
   int64_t *expiries = malloc(write->rows * sizeof *expiries);
   if (!expiries) {
@@ -229,7 +236,7 @@ void tip_rows(struct tip *tip, struct write *write, struct tip_context *context)
     expiries[i] = ttl > 0 ? context->wall_ms + ttl : NEVER_EXPIRES;
   if (write->ids)
     upsert(tip, write, expiries, context);
-  else if (append(tip, write, expiries, context))
+  else if (admit(tip, write, write->rows, context) && append(tip, write, expiries, context))
     answer_rows(tip, write, 0);
   free(expiries);
 }
