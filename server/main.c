@@ -51,6 +51,7 @@ static void handle_signals(void) {
   sigaction(SIGINT, &stopping, NULL);
   signal(SIGALRM, last_resort);
   signal(SIGPIPE, SIG_IGN);
+  signal(SIGXFSZ, SIG_IGN); /* a file that may not grow fails the write alone */
 }
 
 static void wait_for_stop(void) {
