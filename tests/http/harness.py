@@ -137,9 +137,11 @@ class Client:
 
 class Daemon:
     """A running attentiond. `folder` gets its log and port file and is its
-    working directory."""
+    working directory. `wrap` is a command that becomes the daemon in the end, such
+    as a tracer that detaches."""
 
-    def __init__(self, folder, flags=(), env=None, config=None, wait_ready=True, preexec=None):
+    def __init__(self, folder, flags=(), env=None, config=None, wait_ready=True, preexec=None,
+                 wrap=()):
         self.folder = Path(folder)
         self.log_path = self.folder / "log"
         self.port_file = self.folder / "port"
@@ -148,7 +150,7 @@ class Daemon:
         self.expected_exit = 0  # what assert_healthy_end() wants
         flags = [str(flag) for flag in flags]
         given = " ".join(flags)
-        command = [*WRAP, binary()]
+        command = [*wrap, *WRAP, binary()]
         if config is not None:
             path = self.folder / "attentiond.json"
             path.write_text(config if isinstance(config, str) else json.dumps(config))

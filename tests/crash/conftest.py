@@ -1,0 +1,20 @@
+"""Durability from outside: a real daemon that is killed, whose disk fails, fills up
+or rots, and a model of what it has to know afterwards.
+
+ATTENTIOND_LONG  1 runs each of it in the long form of `make test-all`
+ATTENTIOND_SEED  another sequence of random choices
+The rest is as in tests/http.
+"""
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "http"))
+
+
+@pytest.fixture
+def seed():
+    return int(os.environ.get("ATTENTIOND_SEED", "1"))
