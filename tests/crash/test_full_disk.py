@@ -1,0 +1,215 @@
+"""A disk that is full: writes get 507, queries go on, and writes work again when
+there is room.
+
+The disk is a small tmpfs in a mount namespace that lives as long as a process of
+the test's; the daemons enter it. That takes root or user namespaces.
+"""
+
+import os
+import shutil
+import subprocess
+import time
+
+import numpy
+import pytest
+
+import harness
+import world
+
+MEGABYTES = 24
+
+
+class Disk:
+    """A tmpfs at `path`, seen by those who enter."""
+
+    def __init__(self, path, megabytes):
+        path.mkdir()
+        self.path = path
+        user = [] if os.geteuid() == 0 else ["-r"]
+        self.holder = subprocess.Popen(
+            ["unshare", "-m", *user, "sh", "-c",
+             f"mount -t tmpfs -o size={megabytes}m tmpfs '{path}' && echo mounted && exec cat"],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+        self.mounted = self.holder.stdout.readline() == b"mounted\n"
+        enter_user = [] if os.geteuid() == 0 else ["-U", "--preserve-credentials"]
+        self.enter = ["nsenter", "-t", str(self.holder.pid), "-m", *enter_user]
+
+    def run(self, *command):
+        subprocess.run([*self.enter, *map(str, command)], check=False, stdin=subprocess.DEVNULL,
+                       stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+    def fill(self, leave=0):
+        """Puts a file there that takes all the room but `leave` bytes."""
+        self.run("sh", "-c", f"cat /dev/zero >'{self.path}/filler'; "
+                             f"truncate -s -{leave} '{self.path}/filler'")
+
+    def make_room(self):
+        self.run("rm", "-f", self.path / "filler")
+
+    def close(self):
+        self.holder.stdin.close()
+        self.holder.wait()
+
+
+@pytest.fixture(name="disk")
+def fixture_disk(tmp_path):
+    if not shutil.which("unshare") or not shutil.which("nsenter"):
+        pytest.skip("unshare and nsenter are not here")
+    disk = Disk(tmp_path / "disk", MEGABYTES)
+    if not disk.mounted:
+        disk.close()
+        pytest.skip("mounting takes root or user namespaces, and neither works here")
+    yield disk
+    disk.close()
+
+
+@pytest.fixture(name="start")
+def fixture_start(disk, tmp_path):
+    started = []
+
+    def start():
+        folder = tmp_path / f"daemon-{len(started)}"
+        folder.mkdir()
+        started.append(harness.Daemon(
+            folder, ["--data-dir", str(disk.path / "data"), "--log-level", "info"],
+            wrap=disk.enter))
+        return started[-1]
+
+    yield start
+    for daemon in started:
+        daemon.kill()
+
+
+class Book:
+    """Writes and what came of them."""
+
+    def __init__(self, seed):
+        self.rng = numpy.random.default_rng(seed)
+        self.memories = {}
+
+    def send(self, client, name, change):
+        reply = change.send(client)
+        if reply.status in (200, 201, 204):
+            version = reply.json["version"] if reply.body else None
+            self.memories[name] = change.apply(self.memories.get(name), version)
+        else:
+            assert reply.status == 507 and reply.json["code"] == "storage_full", reply
+        return reply.status
+
+    def wide(self, rows):
+        return world.matrix(self.rng, rows, 192), world.matrix(self.rng, rows, 64)
+
+    def put(self, client, name, rows):
+        return self.send(client, name, world.put(name, *self.wide(rows), binary=True))
+
+    def append(self, client, name, rows):
+        return self.send(client, name, world.append(name, *self.wide(rows), binary=True))
+
+    def drop(self, client, name):
+        return self.send(client, name, world.drop(name))
+
+    def check(self, client):
+        for name, memory in self.memories.items():
+            served, reply = world.read(client, name)
+            assert served is not None or reply.status == 404, reply
+            assert not world.differs(served, memory), (name, world.differs(served, memory))
+            if memory is not None:
+                assert world.answer(client, name, 192)[0] == 200
+
+    def append_until_full(self, client, name, rows):
+        for _ in range(10_000):
+            if self.append(client, name, rows) == 507:
+                return
+        raise AssertionError("the disk is never full")
+
+
+def events(daemon, name):
+    return [line for line in daemon.log_lines() if line["event"] == name]
+
+
+def test_full_and_room_again(disk, start, seed):
+    """The room is somebody else's doing."""
+    book = Book(seed)
+    daemon = start()
+    with daemon.client() as client:
+        assert book.put(client, "a", 200) == 201
+        assert book.put(client, "b", 200) == 201
+        disk.fill()
+        book.append_until_full(client, "a", 40)
+        for _ in range(5):
+            book.append(client, "b", 100)
+            assert book.put(client, "large", 4800) == 507
+            book.check(client)
+        assert client.request("GET", "/readyz").status == 200
+        disk.make_room()
+        assert book.append(client, "a", 40) == 200
+        assert book.put(client, "large", 4800) == 201
+        assert book.append(client, "b", 1000) == 200
+        book.check(client)
+    daemon.kill()
+    daemon = start()
+    with daemon.client() as client:
+        book.check(client)
+        assert book.append(client, "large", 3) == 200
+        book.check(client)
+    daemon.assert_healthy_end()
+
+
+def test_fold_on_a_full_disk(disk, start, seed):
+    """A fold that finds no room neither keeps the daemon busy nor fills the log; it
+    is done later."""
+    book = Book(seed)
+    daemon = start()
+    with daemon.client() as client:
+        assert book.put(client, "a", 100) == 201
+        for rows in [50] * 20 + [10, 5, 3]:  # 1.043 MB: a fold is due at 1.049
+            assert book.append(client, "a", rows) == 200
+        disk.fill(leave=400_000)
+        for _ in range(40):
+            book.append(client, "a", 3)
+        before = daemon.metric("process_cpu_seconds_total")
+        time.sleep(2 * min(harness.SLOW, 3))
+        spent = daemon.metric("process_cpu_seconds_total") - before
+        assert len(events(daemon, "fold_failed")) < 10
+        assert spent < 1, f"{spent} s of CPU in 2 s without a request"
+        book.check(client)
+        disk.make_room()
+        assert book.append(client, "a", 50) == 200
+        book.check(client)
+    daemon.kill()
+    daemon = start()
+    with daemon.client() as client:
+        book.check(client)
+    daemon.assert_healthy_end()
+
+
+def test_start_on_a_full_disk(disk, start, seed):
+    """What is stored is served; what a kill left unnamed doesn't stand in the way
+    of later writes."""
+    book = Book(seed)
+    daemon = start()
+    with daemon.client() as client:
+        assert book.put(client, "a", 100) == 201
+        for _ in range(12):
+            assert book.append(client, "a", 100) == 200
+        assert book.drop(client, "a") == 204
+        assert book.put(client, "a", 50) == 201
+        for _ in range(20):
+            assert book.append(client, "a", 100) == 200
+    daemon.kill()
+    disk.fill()
+    daemon = start()
+    with daemon.client() as client:
+        book.check(client)
+        book.append_until_full(client, "a", 400)
+        book.check(client)
+        disk.make_room()
+        for _ in range(20):
+            assert book.append(client, "a", 100) == 200
+        assert book.append(client, "a", 5000) == 200  # as chunks, not as a change
+        book.check(client)
+    daemon.kill()
+    daemon = start()
+    with daemon.client() as client:
+        book.check(client)
+    daemon.assert_healthy_end()
