@@ -72,6 +72,7 @@ struct writer {
   struct tip *folds, **last_fold; /* those that are due */
   bool garbage;                   /* there is some */
   bool fold_failed;               /* the last one, which has been logged */
+  bool failure_noted;             /* the store's */
   double rest_until, swept;       /* in clock_seconds() */
 };
 
@@ -143,7 +144,16 @@ static void reset(struct write *write) {
   write->inserted = write->updated = write->deleted = 0;
 }
 
+/* Said once, whatever met it: a write, a fold, or the removal of garbage. */
+static void note_failure(struct writer *writer) {
+  const char *failure = writer->config.store ? store_failure(writer->config.store) : NULL;
+  if (!failure || writer->failure_noted) return;
+  writer->failure_noted = true;
+  LOG(writer->config.log, LOG_ERROR, "store_failed", log_text("reason", failure));
+}
+
 static void fail_for_store(struct writer *writer, struct write *write, enum store_status status) {
+  note_failure(writer);
   reset(write);
   write->failed = true;
   if (status == STORE_FULL)
@@ -571,6 +581,7 @@ static void do_chores(struct writer *writer, bool busy, bool end) {
 static void *run(void *context) {
   struct writer *writer = context;
   const bool loaded = load(writer);
+  note_failure(writer); /* of its opening */
   pthread_mutex_lock(&writer->mutex);
   writer->loading = loaded ? LOADED : LOADING_FAILED;
   pthread_cond_broadcast(&writer->loading_ended);
@@ -582,6 +593,7 @@ static void *run(void *context) {
     const bool expire = tips_soonest(writer->tips) <= clock_wall_ms() && is_rested(writer);
     if (busy || expire) run_writes(writer, first, expire);
     do_chores(writer, busy, end);
+    note_failure(writer);
   }
   return NULL;
 }
