@@ -284,8 +284,8 @@ void tip_put(struct tip *tip, struct write *write, int64_t version, const struct
   write->created = now->memory == NULL;
   write->version = version;
   if (context->store && now->memory &&
-      !stored(context, store_drop_memory(context->store, now->place.id, now->version)))
-    return;
+      !stored(context, store_drop_memory(context->store, now->place.id, 0)))
+    return; /* no floor: the name's versions go on from there */
   tip->touched = true;
   write->memory->version = version;
   if (now->kept != tip->published.kept) kept_free(now->kept);
