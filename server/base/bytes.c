@@ -4,6 +4,7 @@
  * slow way. */
 #include "base/bytes.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 #define IS_LITTLE (__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__)
@@ -106,6 +107,12 @@ size_t bytes_get_count(struct byte_reader *reader, size_t least_bytes) {
 const char *bytes_get_text(struct byte_reader *reader, size_t *length) {
   *length = bytes_get_count(reader, 1);
   return bytes_get_run(reader, *length);
+}
+
+void *bytes_room(struct byte_reader *reader, size_t size) {
+  void *room = malloc(size > 0 ? size : 1);
+  if (!room) reader->short_of_memory = true;
+  return room;
 }
 
 bool bytes_get_floats(struct byte_reader *reader, float *values, size_t count) {

@@ -23,6 +23,7 @@ struct byte_reader {
   const unsigned char *at;
   size_t left;
   bool failed;
+  bool short_of_memory; /* so that it is not taken for a fault of the bytes */
 };
 
 struct byte_reader bytes_reader(const void *data, size_t size);
@@ -38,6 +39,10 @@ size_t bytes_get_count(struct byte_reader *reader, size_t least_bytes);
 /* The next bytes, in place; NULL where there are not so many. */
 const void *bytes_get_run(struct byte_reader *reader, size_t size);
 const char *bytes_get_text(struct byte_reader *reader, size_t *length);
+
+/* Room for what is read, to be freed; never of 0 bytes. NULL: no memory. The size
+ * has been held against `left` before. */
+void *bytes_room(struct byte_reader *reader, size_t size);
 
 /* Copies `count` numbers out; false where there are not so many. */
 bool bytes_get_floats(struct byte_reader *reader, float *values, size_t count);

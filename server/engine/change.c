@@ -109,6 +109,9 @@ void settings_encode(const attn_score *score, const attn_normalization *normaliz
 
 enum { MOST_ARGUMENTS = 8, NAME_MAX_BYTES = 32 };
 
+/* Added to a time of today it stays within what times can say. */
+#define MOST_TTL_MS (INT64_MAX / 2)
+
 /* Arguments as the library takes them; `data` and `names` are ours. */
 struct arguments {
   attn_argument items[MOST_ARGUMENTS];
@@ -142,7 +145,7 @@ static bool get_argument(struct byte_reader *reader, struct arguments *arguments
   if (reader->failed || __builtin_mul_overflow(item->rows, item->cols, &numbers) ||
       numbers > reader->left / sizeof(float))
     return false;
-  arguments->data[at] = malloc((numbers > 0 ? numbers : 1) * sizeof(float));
+  arguments->data[at] = bytes_room(reader, numbers * sizeof(float));
   item->data = arguments->data[at];
   return arguments->data[at] && bytes_get_floats(reader, arguments->data[at], numbers);
 }
@@ -161,29 +164,45 @@ static void arguments_free(struct arguments *arguments) {
     free(arguments->data[i]);
 }
 
-bool settings_decode(struct byte_reader *reader, attn_score **score,
-                     attn_normalization **normalization, int64_t *ttl_ms) {
+/* The library's word on what was read; lack of memory is not the bytes' fault. */
+static bool made(struct byte_reader *reader, attn_status status) {
+  if (status == ATTN_NO_MEMORY) reader->short_of_memory = true;
+  return status == ATTN_OK;
+}
+
+static bool get_score(struct byte_reader *reader, attn_score **score) {
   char name[NAME_MAX_BYTES];
   struct arguments arguments = {.count = 0};
+  const bool read =
+      get_name(reader, name) && get_arguments(reader, &arguments) &&
+      made(reader, attn_score_create(score, name, arguments.items, arguments.count, NULL));
+  arguments_free(&arguments);
+  return read;
+}
+
+static bool get_normalization(struct byte_reader *reader, attn_normalization **normalization) {
+  char name[NAME_MAX_BYTES];
+  struct arguments arguments = {.count = 0};
+  const bool read = get_name(reader, name) && get_arguments(reader, &arguments) &&
+                    made(reader, attn_normalization_create(normalization, name, arguments.items,
+                                                           arguments.count, NULL));
+  arguments_free(&arguments);
+  return read;
+}
+
+bool settings_decode(struct byte_reader *reader, attn_score **score,
+                     attn_normalization **normalization, int64_t *ttl_ms) {
   *score = NULL;
   *normalization = NULL;
-  bool read = get_name(reader, name) && get_arguments(reader, &arguments) &&
-              attn_score_create(score, name, arguments.items, arguments.count, NULL) == ATTN_OK;
-  arguments_free(&arguments);
-  arguments = (struct arguments){.count = 0};
-  read = read && get_name(reader, name) && get_arguments(reader, &arguments) &&
-         attn_normalization_create(normalization, name, arguments.items, arguments.count, NULL) ==
-             ATTN_OK;
-  arguments_free(&arguments);
+  bool read = get_score(reader, score) && get_normalization(reader, normalization);
   *ttl_ms = bytes_get_i64(reader);
-  read = read && !reader->failed && *ttl_ms >= 0;
-  if (!read) {
-    attn_score_free(*score);
-    attn_normalization_free(*normalization);
-    *score = NULL;
-    *normalization = NULL;
-  }
-  return read;
+  read = read && !reader->failed && *ttl_ms >= 0 && *ttl_ms <= MOST_TTL_MS;
+  if (read) return true;
+  attn_score_free(*score);
+  attn_normalization_free(*normalization);
+  *score = NULL;
+  *normalization = NULL;
+  return false;
 }
 
 /* ---- Receipts ---- */
@@ -200,7 +219,12 @@ void receipt_encode(const struct append_receipt *receipt, struct buffer *out) {
 bool receipt_decode(struct byte_reader *reader, struct append_receipt *receipt) {
   size_t length;
   const char *key = bytes_get_text(reader, &length);
-  receipt->key = key && !memchr(key, '\0', length) ? strndup(key, length) : NULL;
+  receipt->key = NULL;
+  if (key && !memchr(key, '\0', length)) receipt->key = bytes_room(reader, length + 1);
+  if (receipt->key) {
+    memcpy(receipt->key, key, length);
+    receipt->key[length] = '\0';
+  }
   receipt->fingerprint = bytes_get_u64(reader);
   receipt->version = bytes_get_i64(reader);
   receipt->rows = bytes_get_u64(reader);
@@ -249,7 +273,7 @@ static void put_rows(struct buffer *out, const struct change *change, size_t key
 
 static bool get_numbers(struct byte_reader *reader, const size_t **numbers, size_t *count) {
   *count = bytes_get_count(reader, sizeof(uint64_t));
-  size_t *read = malloc((*count > 0 ? *count : 1) * sizeof *read);
+  size_t *read = bytes_room(reader, *count * sizeof *read);
   *numbers = read;
   if (!read) return false;
   for (size_t i = 0; i < *count; i++)
@@ -261,14 +285,14 @@ static bool get_matrix(struct byte_reader *reader, const float **numbers, size_t
   size_t count;
   if (__builtin_mul_overflow(rows, dim, &count) || count > reader->left / sizeof(float))
     return false;
-  float *read = malloc((count > 0 ? count : 1) * sizeof *read);
+  float *read = bytes_room(reader, count * sizeof *read);
   *numbers = read;
   return read && bytes_get_floats(reader, read, count);
 }
 
 static bool get_times(struct byte_reader *reader, const int64_t **times, size_t count) {
   if (count > reader->left / sizeof(int64_t)) return false;
-  int64_t *read = malloc((count > 0 ? count : 1) * sizeof *read);
+  int64_t *read = bytes_room(reader, count * sizeof *read);
   *times = read;
   for (size_t i = 0; read && i < count; i++)
     read[i] = bytes_get_i64(reader);
@@ -277,12 +301,15 @@ static bool get_times(struct byte_reader *reader, const int64_t **times, size_t 
 
 static bool get_ids(struct byte_reader *reader, struct id_list **ids, size_t count) {
   *ids = id_list_create();
-  for (size_t i = 0; *ids && i < count; i++) {
+  bool room = *ids != NULL;
+  for (size_t i = 0; room && i < count; i++) {
     size_t length;
     const char *id = bytes_get_text(reader, &length);
-    if (!id || !id_list_append(*ids, id, length)) return false;
+    if (!id || length == 0 || length > ID_LENGTH_MAX) return false;
+    room = id_list_append(*ids, id, length);
   }
-  return *ids != NULL;
+  if (!room) reader->short_of_memory = true;
+  return room;
 }
 
 static bool get_rows(struct byte_reader *reader, struct change *change, size_t key_dim,
@@ -319,8 +346,13 @@ void change_encode(const struct change *change, size_t key_dim, size_t value_dim
   if (change->receipt.key) receipt_encode(&change->receipt, out);
 }
 
-bool change_decode(struct change *change, size_t key_dim, size_t value_dim, const void *data,
-                   size_t size) {
+attn_status read_status(bool read, const struct byte_reader *reader) {
+  if (reader->short_of_memory) return ATTN_NO_MEMORY;
+  return read ? ATTN_OK : ATTN_BAD_ARGUMENT;
+}
+
+attn_status change_decode(struct change *change, size_t key_dim, size_t value_dim, const void *data,
+                          size_t size) {
   struct byte_reader reader = bytes_reader(data, size);
   *change = (struct change){.settles = false};
   const uint8_t kinds = bytes_get_u8(&reader);
@@ -333,9 +365,9 @@ bool change_decode(struct change *change, size_t key_dim, size_t value_dim, cons
            attn_score_query_dim(change->score, key_dim) > 0;
   }
   if (kinds & HAS_RECEIPT) read = read && receipt_decode(&reader, &change->receipt);
-  if (read && bytes_ended(&reader)) return true;
-  change_clear(change);
-  return false;
+  const attn_status status = read_status(read && bytes_ended(&reader), &reader);
+  if (status != ATTN_OK) change_clear(change);
+  return status;
 }
 
 void change_clear(struct change *change) {

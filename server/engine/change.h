@@ -35,14 +35,17 @@ attn_status change_apply(struct memory **after, const struct memory *before,
 void change_encode(const struct change *change, size_t key_dim, size_t value_dim,
                    struct buffer *out);
 
-/* False where the bytes are no change of a memory of that shape; nothing has to be
- * freed then. Checks what can be checked without the memory: row numbers are
- * left to change_apply(). */
-bool change_decode(struct change *change, size_t key_dim, size_t value_dim, const void *data,
-                   size_t size);
+/* ATTN_NO_MEMORY; ATTN_BAD_ARGUMENT where the bytes are no change of a memory of
+ * that shape; nothing has to be freed then. Checks what can be checked without
+ * the memory: row numbers are left to change_apply(). */
+attn_status change_decode(struct change *change, size_t key_dim, size_t value_dim, const void *data,
+                          size_t size);
 void change_clear(struct change *change);
 
 /* ---- Parts that other records have as well ---- */
+
+/* Of what a reader has come to. */
+attn_status read_status(bool read, const struct byte_reader *reader);
 
 void settings_encode(const attn_score *score, const attn_normalization *normalization,
                      int64_t ttl_ms, size_t key_dim, struct buffer *out);

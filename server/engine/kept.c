@@ -203,9 +203,13 @@ enum store_status kept_put_base(const struct kept *kept, const struct kept_place
 static bool get_shape(struct byte_reader *reader, attn_snapshot **empty) {
   const uint64_t key_dim = bytes_get_u64(reader), value_dim = bytes_get_u64(reader);
   const uint8_t dtype = bytes_get_u8(reader);
-  return !reader->failed && key_dim <= ATTN_MAX_DIM && value_dim <= ATTN_MAX_DIM &&
-         attn_dtype_info_at(dtype) &&
-         attn_snapshot_create_typed(empty, key_dim, value_dim, (attn_dtype)dtype) == ATTN_OK;
+  if (reader->failed || key_dim > ATTN_MAX_DIM || value_dim > ATTN_MAX_DIM ||
+      !attn_dtype_info_at(dtype))
+    return false;
+  const attn_status status =
+      attn_snapshot_create_typed(empty, key_dim, value_dim, (attn_dtype)dtype);
+  if (status == ATTN_NO_MEMORY) reader->short_of_memory = true;
+  return status == ATTN_OK;
 }
 
 static bool get_chunks(struct byte_reader *reader, struct kept_base *base) {
@@ -214,9 +218,11 @@ static bool get_chunks(struct byte_reader *reader, struct kept_base *base) {
   if (reader->failed || blocks > most || runs > most - blocks) return false;
   base->blocks = (size_t)blocks;
   base->count = (size_t)(blocks + runs);
-  base->chunks = malloc((base->count > 0 ? base->count : 1) * sizeof *base->chunks);
-  for (size_t i = 0; base->chunks && i < base->count; i++)
+  base->chunks = bytes_room(reader, base->count * sizeof *base->chunks);
+  for (size_t i = 0; base->chunks && i < base->count; i++) {
     base->chunks[i] = bytes_get_i64(reader);
+    if (base->chunks[i] <= 0) return false;
+  }
   return base->chunks != NULL;
 }
 
@@ -227,12 +233,13 @@ static bool get_receipts(struct byte_reader *reader, struct receipts *receipts) 
     if (!receipt_decode(reader, &receipt)) return false;
     const bool added = receipts_add(receipts, &receipt);
     free(receipt.key);
+    if (!added) reader->short_of_memory = true;
     if (!added) return false;
   }
-  return true;
+  return !reader->failed;
 }
 
-bool kept_base_decode(struct kept_base *base, const void *data, size_t size) {
+attn_status kept_base_decode(struct kept_base *base, const void *data, size_t size) {
   struct byte_reader reader = bytes_reader(data, size);
   *base = (struct kept_base){.empty = NULL};
   const bool read = bytes_get_u8(&reader) == BASE_FORMAT && get_shape(&reader, &base->empty) &&
@@ -240,8 +247,9 @@ bool kept_base_decode(struct kept_base *base, const void *data, size_t size) {
                     attn_score_query_dim(base->score, attn_snapshot_key_dim(base->empty)) > 0 &&
                     get_chunks(&reader, base) && get_receipts(&reader, &base->receipts) &&
                     bytes_ended(&reader);
-  if (!read) kept_base_clear(base);
-  return read;
+  const attn_status status = read_status(read, &reader);
+  if (status != ATTN_OK) kept_base_clear(base);
+  return status;
 }
 
 void kept_base_clear(struct kept_base *base) {

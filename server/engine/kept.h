@@ -52,7 +52,8 @@ struct kept_base {
   size_t blocks, count; /* of chunks: those of blocks come first, those of tags last */
   struct receipts receipts;
 };
-bool kept_base_decode(struct kept_base *base, const void *data, size_t size);
+/* As change_decode(). */
+attn_status kept_base_decode(struct kept_base *base, const void *data, size_t size);
 void kept_base_clear(struct kept_base *base);
 
 #endif

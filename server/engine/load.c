@@ -33,10 +33,25 @@ static bool read_base(struct loading *loading) {
   struct buffer bytes;
   buffer_init(&bytes, 0);
   const enum store_status status = store_read_base(loading->store, loading->stored->id, &bytes);
-  bool read = status == STORE_OK && kept_base_decode(&loading->base, bytes.data, bytes.length);
+  attn_status decoded = ATTN_BAD_ARGUMENT;
+  if (status == STORE_OK) decoded = kept_base_decode(&loading->base, bytes.data, bytes.length);
   buffer_free(&bytes);
-  if (status == STORE_NO_MEMORY) return no_memory(loading);
-  return read || damaged(loading, "its description");
+  if (status == STORE_NO_MEMORY || decoded == ATTN_NO_MEMORY) return no_memory(loading);
+  return decoded == ATTN_OK || damaged(loading, "its description");
+}
+
+static bool decode_block(struct loading *loading, const struct buffer *bytes, attn_block **block) {
+  const attn_status status =
+      attn_block_decode(block, loading->base.empty, bytes->data, bytes->length);
+  if (status == ATTN_NO_MEMORY) return no_memory(loading);
+  return status == ATTN_OK || damaged(loading, "some of its rows");
+}
+
+static bool decode_tags(struct loading *loading, const struct buffer *bytes,
+                        struct row_tags *tags) {
+  const enum decoded decoded = row_tags_decode_run(tags, bytes->data, bytes->length);
+  if (decoded == DECODING_SHORT_OF_MEMORY) return no_memory(loading);
+  return decoded == DECODED || damaged(loading, "the ids of some of its rows");
 }
 
 /* The chunks of blocks, then those of tags. */
@@ -49,21 +64,13 @@ static bool read_parts(struct loading *loading, attn_block **blocks, struct row_
     buffer_clear(&bytes);
     const enum store_status status =
         store_read_chunk(loading->store, loading->stored->id, base->chunks[i], &bytes);
-    if (status == STORE_NO_MEMORY) {
+    if (status == STORE_NO_MEMORY)
       read = no_memory(loading);
-    } else if (status != STORE_OK) {
+    else if (status != STORE_OK)
       read = damaged(loading, "some of its rows");
-    } else if (i < base->blocks) {
-      const attn_status decoded =
-          attn_block_decode(&blocks[i], base->empty, bytes.data, bytes.length);
-      if (decoded == ATTN_NO_MEMORY)
-        read = no_memory(loading);
-      else
-        read = decoded == ATTN_OK || damaged(loading, "some of its rows");
-    } else {
-      read = row_tags_decode_run(tags, bytes.data, bytes.length) ||
-             damaged(loading, "the ids of some of its rows");
-    }
+    else
+      read = i < base->blocks ? decode_block(loading, &bytes, &blocks[i])
+                              : decode_tags(loading, &bytes, tags);
   }
   buffer_free(&bytes);
   return read;
@@ -103,14 +110,15 @@ static bool replay(void *context, int64_t version, const void *data, size_t size
   struct loading *loading = context;
   struct tip_state *state = &loading->state;
   struct change change;
-  if (!change_decode(&change, attn_snapshot_key_dim(loading->base.empty),
-                     attn_snapshot_value_dim(loading->base.empty), data, size))
-    return damaged(loading, "a change");
-  bool kept = !change.receipt.key || receipts_add(&loading->tip->receipts, &change.receipt);
-  state->change_bytes += size;
-  const attn_status status =
-      kept ? tip_replay(loading->tip, state, &change, version) : ATTN_NO_MEMORY;
-  change_clear(&change);
+  attn_status status = change_decode(&change, attn_snapshot_key_dim(loading->base.empty),
+                                     attn_snapshot_value_dim(loading->base.empty), data, size);
+  if (status == ATTN_OK) {
+    state->change_bytes += size;
+    status = !change.receipt.key || receipts_add(&loading->tip->receipts, &change.receipt)
+                 ? tip_replay(loading->tip, state, &change, version)
+                 : ATTN_NO_MEMORY;
+    change_clear(&change);
+  }
   if (status == ATTN_NO_MEMORY) return no_memory(loading);
   return status == ATTN_OK || damaged(loading, "a change");
 }

@@ -487,24 +487,30 @@ void tag_run_encode(const struct tag_run *run, struct buffer *out) {
   }
 }
 
-bool row_tags_decode_run(struct row_tags *tags, const void *data, size_t size) {
+static bool read_tag(struct byte_reader *reader, struct tag *tag) {
+  const uint8_t flags = bytes_get_u8(reader);
+  *tag = (struct tag){.expiry = NEVER_EXPIRES};
+  if (reader->failed || flags > (HAS_ID | HAS_EXPIRY)) return false;
+  if (flags & HAS_ID) {
+    tag->id = bytes_get_text(reader, &tag->length);
+    if (!tag->id || tag->length == 0 || tag->length > ID_LENGTH_MAX) return false;
+  }
+  if (flags & HAS_EXPIRY) tag->expiry = bytes_get_i64(reader);
+  return !reader->failed;
+}
+
+enum decoded row_tags_decode_run(struct row_tags *tags, const void *data, size_t size) {
   struct byte_reader reader = bytes_reader(data, size);
   const size_t rows = bytes_get_count(&reader, 1);
-  if (reader.failed || rows == 0 || rows > RUN_ROWS) return false;
-  struct tag *read = malloc(rows * sizeof *read);
-  if (!read) return false;
+  if (reader.failed || rows == 0 || rows > RUN_ROWS) return NOT_A_RUN;
+  struct tag *read = bytes_room(&reader, rows * sizeof *read);
+  if (!read) return DECODING_SHORT_OF_MEMORY;
   bool sound = true;
-  for (size_t row = 0; row < rows && sound; row++) {
-    const uint8_t flags = bytes_get_u8(&reader);
-    read[row] = (struct tag){.expiry = NEVER_EXPIRES};
-    if (flags & HAS_ID) {
-      read[row].id = bytes_get_text(&reader, &read[row].length);
-      sound = read[row].id && read[row].length > 0 && read[row].length <= ID_LENGTH_MAX;
-    }
-    if (flags & HAS_EXPIRY) read[row].expiry = bytes_get_i64(&reader);
-    sound = sound && flags <= (HAS_ID | HAS_EXPIRY) && !reader.failed;
-  }
-  sound = sound && bytes_ended(&reader) && push_run(tags, run_create(tags->key, read, rows));
+  for (size_t row = 0; row < rows && sound; row++)
+    sound = read_tag(&reader, &read[row]);
+  enum decoded decoded = sound && bytes_ended(&reader) ? DECODED : NOT_A_RUN;
+  if (decoded == DECODED && !push_run(tags, run_create(tags->key, read, rows)))
+    decoded = DECODING_SHORT_OF_MEMORY;
   free(read);
-  return sound;
+  return decoded;
 }

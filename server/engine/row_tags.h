@@ -63,10 +63,10 @@ struct tag_run *tag_run_ref(struct tag_run *run);
 void tag_run_free(struct tag_run *run);
 void tag_run_encode(const struct tag_run *run, struct buffer *out);
 
-/* Appends what tag_run_encode() has written to the tags that are being read.
- * False where it is no such thing, or memory is short. */
+/* Appends what tag_run_encode() has written to the tags that are being read. */
 struct row_tags *row_tags_create(void);
-bool row_tags_decode_run(struct row_tags *tags, const void *data, size_t size);
+enum decoded { DECODED, NOT_A_RUN, DECODING_SHORT_OF_MEMORY };
+enum decoded row_tags_decode_run(struct row_tags *tags, const void *data, size_t size);
 size_t row_tags_rows(const struct row_tags *tags);
 
 #endif
