@@ -140,6 +140,14 @@ static attn_status select_from(struct pass *pass, const struct desk *desk, size_
   return status;
 }
 
+/* What fits the second-level cache is there since it was last asked for. */
+enum { AHEAD_LEAST = 1 << 20 };
+
+static bool is_worth_fetching(const attn_snapshot *memory) {
+  const double numbers = (double)memory->rows * (double)(memory->key_dim + memory->value_dim);
+  return numbers * (double)attn_dtype_bytes(memory->dtype) > AHEAD_LEAST;
+}
+
 static struct attn_ahead keys_ahead(const struct attn_tile *tile, const attn_snapshot *memory) {
   return (struct attn_ahead){tile->keys.data, attn_panel_rows(tile->rows) * memory->key_dim *
                                                   attn_dtype_bytes(memory->dtype)};
@@ -161,8 +169,9 @@ static attn_status meet_tile(struct pass *pass, struct desk *desk, const struct 
   const struct attn_pass_plan *plan = pass->plan;
   const struct attn_tile *tile = &plan->tiles[index];
   struct attn_ahead values = {0}, next = {0};
-  if (!plan->combination.select) values = values_ahead(tile, plan->memory);
-  if (index + 1 < share->last) next = keys_ahead(tile + 1, plan->memory);
+  const bool fetching = is_worth_fetching(plan->memory);
+  if (fetching && !plan->combination.select) values = values_ahead(tile, plan->memory);
+  if (fetching && index + 1 < share->last) next = keys_ahead(tile + 1, plan->memory);
   attn_scorer_enter_tile(&pass->scorer, tile, &desk->scratch);
   if (!plan->fast && !plan->combination.select)
     pass->scorer.kernels->widen_values(desk->wide_values, &tile->values, tile->rows,
