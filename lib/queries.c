@@ -14,6 +14,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "kernels.h"
+
 /* The matrix that maps a query, transposed or not, as cblas wants it told. */
 struct projection {
   const float *matrix;
@@ -51,9 +53,8 @@ static attn_status project(double *exact, const double *queries, size_t count, s
 }
 
 static double norm_of(const double *row, size_t dim) {
-  double sum = 0;
-  for (size_t i = 0; i < dim; i++)
-    sum += row[i] * row[i];
+  double sum;
+  attn_kernels()->row_dot_exact(&sum, row, row, 1, dim);
   return sqrt(sum);
 }
 
