@@ -186,7 +186,8 @@ static bool check_memory(struct store *store, const struct head *head, const cha
 
 /* Whether it is a store at all, before an empty file would be made one. */
 static bool check_whole(struct store *store, const char *file, struct sentence error) {
-  if (!store_load(store, error.text, error.size)) return false;
+  char why[512];
+  if (!store_load(store, why, sizeof why)) return say(error, "%s can't be restored: %s", file, why);
   if (!check_pages(store, file, error)) return false;
   for (size_t i = 0; i < store->head_count; i++)
     if (!check_memory(store, &store->heads[i], file, error)) return false;
