@@ -429,6 +429,55 @@ def test_readers_see_whole_versions(start_daemon, tmp_path):
     print(f"{len(seen)} answers from {len({version for version, _, _ in seen})} of {len(sums)} versions")
 
 
+def test_many_writers(start_daemon, tmp_path):
+    """Eight threads whose writes meet in the same commits: each finds its own rows
+    as its own list has them, in order, every change has a version of its own, and
+    an id that all of them insert at once is inserted once."""
+    daemon = Restartable(start_daemon, tmp_path / "data")
+    path = "/v1/memories/m"
+    first = daemon.put(path, {"key_dim": 1, "value_dim": 1}).json["version"]
+
+    def work(number):
+        generator, mine, versions, shared = np.random.default_rng(number), {}, [], 0
+        with daemon.client() as client:
+            for step in range(40):
+                kind = generator.integers(4)
+                if kind == 0 and mine:
+                    gone = [str(id) for id in generator.choice(list(mine), min(3, len(mine)), replace=False)]
+                    reply = client.request("DELETE", path + "/rows", {"ids": gone})
+                    assert reply.json["deleted"] == len(gone), reply
+                    for id in gone:
+                        del mine[id]
+                elif kind == 1:
+                    reply = client.request("POST", path + "/rows", {
+                        "keys": [[0]], "values": [[step]], "ids": [f"shared-{step // 4}"]})
+                    shared += reply.json["inserted"]
+                else:
+                    old = [str(id) for id in generator.permutation(list(mine))[:2]] if kind == 2 else []
+                    ids = old + [f"w{number}-{step}-{i}" for i in range(3)]
+                    values = [float(value) for value in generator.integers(1000, size=len(ids))]
+                    reply = client.request("POST", path + "/rows", {
+                        "keys": [[number]] * len(ids), "values": [[value] for value in values], "ids": ids})
+                    assert (reply.json["inserted"], reply.json["updated"]) == (3, len(old)), reply
+                    mine.update(zip(ids, values))
+                assert reply.status == 200, reply
+                versions.append(reply.json["version"])
+        return mine, versions, shared
+
+    results = in_threads(8, work)
+    versions = [version for _, told, _ in results for version in told]
+    assert sorted(versions) == list(range(first + 1, first + 1 + len(versions)))
+    rows = daemon.get(path + "/rows?limit=10000").json
+    assert rows["version"] == max(versions)
+    for number, (mine, _, _) in enumerate(results):
+        there = [(row["id"], row["value"][0]) for row in rows["rows"] if row["id"].startswith(f"w{number}-")]
+        assert there == list(mine.items())
+    shared = [row["id"] for row in rows["rows"] if row["id"].startswith("shared")]
+    assert len(set(shared)) == len(shared) == sum(count for _, _, count in results)
+    daemon.restart(kill=True)
+    assert daemon.get(path + "/rows?limit=10000").json == rows
+
+
 def test_stop_during_writes(start_daemon, tmp_path):
     """SIGTERM: every append that was answered is there, and it left with 0."""
     daemon = Restartable(start_daemon, tmp_path / "data")
