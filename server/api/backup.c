@@ -2,7 +2,8 @@
  *
  * The writer has the copy made in a file beside the store, which loses its name
  * as soon as it is open: so nothing has to be cleaned up, whether the client
- * takes all of it, leaves, or the process dies. */
+ * takes all of it or leaves. Where the process dies while it is made, the next
+ * start removes it. */
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -53,8 +54,9 @@ void api_backup(void *context, const struct http_request *request, struct http_r
   struct changing *changing = changing_create(api, request, reply, WRITE_BACKUP, answer);
   if (!changing) return;
   const unsigned long number = atomic_fetch_add(&api->backups, 1);
-  const int length = snprintf(changing->path, sizeof changing->path, "%s/backup-%ld-%lu.tmp",
-                              api->data_dir, (long)getpid(), number);
+  const int length =
+      snprintf(changing->path, sizeof changing->path, "%s/" STORE_COPY_PREFIX "%ld-%lu",
+               api->data_dir, (long)getpid(), number);
   if (length < 0 || (size_t)length >= sizeof changing->path) {
     struct problem problem;
     problem_set(&problem, PROBLEM_INTERNAL, "", "the name of the data folder is too long");

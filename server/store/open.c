@@ -14,6 +14,7 @@
  *
  * A full disk keeps no store from being opened: all that would be written here is
  * the removal of garbage, which can wait. */
+#include <dirent.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -122,10 +123,15 @@ bool store_load(struct store *store, char *error, size_t error_size) {
   return false;
 }
 
+/* Copies that were under way when a process ended, and their journals. */
 static void remove_leftovers(const struct store *store) {
-  char *copy = path_in(store->directory, RESTORE_NAME);
-  if (copy) unlink(copy);
-  free(copy);
+  DIR *folder = opendir(store->directory);
+  const struct dirent *entry;
+  while (folder && (entry = readdir(folder)))
+    if (strncmp(entry->d_name, RESTORE_NAME, strlen(RESTORE_NAME)) == 0 ||
+        strncmp(entry->d_name, STORE_COPY_PREFIX, strlen(STORE_COPY_PREFIX)) == 0)
+      unlinkat(dirfd(folder), entry->d_name, 0);
+  if (folder) closedir(folder);
 }
 
 /* An error here is the next write's to report. */

@@ -137,6 +137,11 @@ const char *store_failure(const struct store *store);
  * where `path` can't be written; the store itself has not failed then. */
 enum store_status store_backup(struct store *store, const char *path);
 
+/* What copies in the store's own folder are called, to be made and sent: "backup.tmp-"
+ * and what the asker likes. Those that a process has left are removed when the
+ * store is opened. */
+#define STORE_COPY_PREFIX "backup.tmp-"
+
 /* The folder, for a temporary file next to the data. */
 const char *store_directory(const struct store *store);
 
