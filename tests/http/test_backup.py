@@ -5,11 +5,14 @@ import json
 import os
 import stat
 import threading
+import time
 
 import numpy as np
 import pytest
 
 import harness
+import tensors
+import wire
 from kept_rows import Restartable, is_problem
 from test_limits import flip
 
@@ -132,6 +135,33 @@ def test_backups_during_writes(start_daemon, tmp_path):
             expected = [float(made) for made in range(len(rows)) for _ in range(1 + made % 50)]
             assert [row["value"][0] for row in rows] == expected[:len(rows)]
         other.stop()
+
+
+def test_killed_during_a_backup(start_daemon, tmp_path):
+    """Half a copy in the data folder is removed by the next start."""
+    daemon = Restartable(start_daemon, tmp_path / "data")
+    rows = np.ones((20_000, 128), "f4")
+    body = tensors.dump({"keys": rows, "values": rows})
+    assert daemon.put("/v1/memories/m", body, {"Content-Type": tensors.MEDIA_TYPE}).status == 201
+
+    def copies():
+        return [name for name in os.listdir(daemon.data_dir) if "backup" in name]
+
+    for _ in range(20):
+        asked = wire.Wire(daemon).send(wire.request(b"GET /v1/backup HTTP/1.1"))
+        end = time.monotonic() + 5
+        while not copies() and time.monotonic() < end:
+            pass
+        daemon.kill()
+        asked.close()
+        half = copies()
+        daemon.start()
+        if half:
+            break
+    assert half, "never killed in time"
+    assert not copies(), "the half copy is still there"
+    assert daemon.get("/v1/memories/m").json["rows"] == 20_000
+    backup(daemon, tmp_path / "backup")
 
 
 def test_no_store(start_daemon):
