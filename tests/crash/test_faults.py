@@ -161,17 +161,11 @@ class Run:
         except subprocess.TimeoutExpired:
             return False
 
-    def is_started(self):
-        """Serving; perhaps with a store that has failed while it was tidied, and then
-        not ready."""
-        assert self.daemon.process.poll() is None
-        return any(line["event"] == "ready" for line in self.daemon.log_lines())
-
     def start(self):
         """False where the fault meets the start and the daemon says no."""
         try:
             self.daemon = start(self.folder / "faulty", self.data, self.wrap(), wait_ready=False)
-            harness.wait_until(self.is_started, 30, "the end of loading")
+            harness.wait_until(lambda: world.is_serving(self.daemon), 30, "the end of loading")
             return True
         except (AssertionError, OSError, harness.http.client.HTTPException):
             if self.daemon:

@@ -138,6 +138,11 @@ def drop(name):
 
 # ---- What the daemon says ----
 
+def is_serving(daemon):
+    """It has loaded; /readyz says 503 all the same where its store has failed."""
+    assert daemon.process.poll() is None, f"the daemon left with {daemon.process.returncode}"
+    return any(line["event"] == "ready" for line in daemon.log_lines())
+
 def read(client, name):
     """The memory as it is served, or None; and the reply."""
     reply = client.request("GET", f"/v1/memories/{name}", headers={"Accept": tensors.MEDIA_TYPE})
