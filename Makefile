@@ -169,7 +169,7 @@ FORMATTED := $(wildcard lib/*.[ch] server/*.[ch] server/*/*.[ch] tests/*/*.[ch] 
 help:
 	@echo 'make demo           set up, build, and watch attention at work on handwritten digits'
 	@echo 'make test           set up, build, and run everything that must pass before a change lands'
-	@echo 'make test-all       the long ones too: every float as text, more random shapes, leaks'
+	@echo 'make test-all       the long ones too: every float as text, random shapes, crashes and faults, leaks'
 	@echo 'make                $(BUILD)/attentiond, $(BUILD)/libattention.a and .so'
 	@echo 'make run            the daemon in the foreground with config/demo.json'
 	@echo 'make bench          the figures of the README, as a table and as $(BUILD)/bench.json'
@@ -202,7 +202,8 @@ test:
 	@PYTHON=$(PYTHON) config/setup.sh test
 	@$(PYTHON) tests/run.py --build $(BUILD) --sanitizer '$(SANITIZER)' -- $(MAKE) -s $(JOBS)
 
-# the long ones too: every float through its text, many more random shapes, leaks
+# the long ones too: every float through its text, many more random shapes, kills,
+# faults of the disk, damage, leaks
 $(BUILD)/tests/exhaustive/%: $(BUILD)/tests/exhaustive/%.o $(SERVER_OBJECTS) \
                              $(BUILD)/libattention.a
 	$(CC) $(LDFLAGS) -o $@ $^ $(SERVER_LIBS) $(LIB_LIBS)
@@ -214,6 +215,8 @@ test-all: test
 	  ATTN_TEST_SEED=$$seed $(BUILD)/tests/unit/lib/test_$$suite || exit 1; done; done
 	@for suite in store store_crash store_damage; do \
 	  ATTN_TEST_ROUNDS=5000 $(BUILD)/tests/unit/server/test_$$suite || exit 1; done
+	ATTENTIOND=$(CURDIR)/$(BUILD)/attentiond ATTENTIOND_LONG=1 $(PYTHON) -m pytest -q -n 2 \
+	  -p no:cacheprovider tests/crash
 	@if command -v valgrind >/dev/null; then \
 	  ATTENTIOND=$(CURDIR)/$(BUILD)/attentiond ATTENTIOND_VALGRIND=1 $(PYTHON) -m pytest -q tests/http/test_leaks.py; \
 	else echo 'valgrind is not installed: leaks are left to AddressSanitizer'; fi

@@ -57,6 +57,7 @@ find_missing() {
   need python3 have "$python"
   [ "$level" = demo ] && return
   need check "$pkg_config" --exists check
+  need strace have strace
   # find_spec, because importing numpy takes longer than all the rest together
   for module in numpy pytest xdist; do
     case $module in

@@ -226,6 +226,7 @@ class Build:
             for count in pool.map(Part.run, [*self.unit_parts(), *self.fuzz_parts()]):
                 total.add(count)
         total.add(self.pytest_part("tests/http").run())
+        total.add(self.pytest_part("tests/crash").run())
         if not self.sanitizer:
             for part in self.shared_parts():
                 total.add(part.run())

@@ -15,6 +15,26 @@ import pytest
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "http"))
 
 
+import harness  # noqa: E402
+
+
+@pytest.fixture
+def start_daemon(tmp_path_factory):
+    """A factory of daemons that are held to end well."""
+    started = []
+
+    def start(*flags):
+        started.append(harness.Daemon(tmp_path_factory.mktemp("daemon"), flags))
+        return started[-1]
+
+    yield start
+    for daemon in started:
+        try:
+            daemon.assert_healthy_end()
+        finally:
+            daemon.kill()
+
+
 @pytest.fixture
 def seed():
     return int(os.environ.get("ATTENTIOND_SEED", "1"))

@@ -252,7 +252,7 @@ class Scene:
             thread.join()
         for writer in self.writers:
             if writer.failure:
-                raise AssertionError(f"writer {writer.number}: {writer.failure}") from writer.failure
+                raise AssertionError(f"writer {writer.number} failed") from writer.failure
 
     def kill_while_starting(self):
         daemon = self.start(wait_ready=False)
