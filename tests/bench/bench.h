@@ -65,7 +65,8 @@ struct bench {
   struct report *report;
   const attn_pool *pool;
   bool quick;                       /* only to see that it runs: few cases, short, of no meaning */
-  const char *daemon, *bare_server; /* the programs that the part http starts */
+  const char *daemon, *bare_server; /* the programs that http and store start */
+  const char *folder;               /* the report's: there is room for large files */
 };
 
 /* For how long to measure what deserves `seconds`. */
@@ -89,5 +90,6 @@ void bench_ceilings(const struct bench *bench);
 void bench_library(const struct bench *bench);
 void bench_number(const struct bench *bench);
 void bench_http(const struct bench *bench);
+void bench_store(const struct bench *bench);
 
 #endif

@@ -6,6 +6,7 @@
  * Everything that is compared is measured in one run, in turn. --quick is for
  * seeing that the bench works: its figures mean nothing. */
 #include <getopt.h>
+#include <libgen.h>
 #include <sched.h>
 #include <stdlib.h>
 #include <string.h>
@@ -20,8 +21,9 @@ static const struct part {
 } parts[] = {{"ceilings", bench_ceilings},
              {"library", bench_library},
              {"number", bench_number},
-             {"http", bench_http}};
-enum { CEILINGS, LIBRARY, NUMBER, HTTP, PART_COUNT };
+             {"http", bench_http},
+             {"store", bench_store}};
+enum { CEILINGS, LIBRARY, NUMBER, HTTP, STORE, PART_COUNT };
 
 struct settings {
   const char *report_path;
@@ -69,6 +71,9 @@ static bool run_all(struct settings *settings) {
   struct workers *workers = workers_create(settings->threads, 1);
   if (!workers) return false;
   const attn_pool pool = workers_pool(workers);
+  char *path = strdup(settings->report_path);
+  if (!path) must(ATTN_NO_MEMORY, "a path");
+  settings->bench.folder = dirname(path);
   settings->bench.report = &report;
   settings->bench.pool = &pool;
   describe_run(settings, &report);
@@ -77,6 +82,7 @@ static bool run_all(struct settings *settings) {
   const bool written = report_write(&report, settings->report_path) == 0;
   if (!written) fprintf(stderr, "bench: can't write %s\n", settings->report_path);
   report_free(&report);
+  free(path);
   return written;
 }
 
@@ -121,16 +127,18 @@ static bool read_settings(struct settings *settings, int argc, char **argv) {
   if (optind + 1 != argc || settings->threads < 1 || settings->threads > 1024) return false;
   settings->report_path = argv[optind];
   const bool programs = settings->bench.daemon && settings->bench.bare_server;
-  if (settings->wanted[HTTP] && !programs)
-    fprintf(stderr, "bench: the part http needs --daemon and --bare-server\n");
-  return programs || !settings->wanted[HTTP];
+  const bool needed = settings->wanted[HTTP] || settings->wanted[STORE];
+  if (needed && !programs)
+    fprintf(stderr, "bench: the parts http and store need --daemon and --bare-server\n");
+  return programs || !needed;
 }
 
 int main(int argc, char **argv) {
-  struct settings settings = {.threads = (unsigned)cores(), .wanted = {true, true, true, true}};
+  struct settings settings = {.threads = (unsigned)cores(),
+                              .wanted = {true, true, true, true, true}};
   if (!read_settings(&settings, argc, argv)) {
     fprintf(stderr,
-            "usage: %s REPORT.json [--threads N] [--part ceilings,library,number,http]\n"
+            "usage: %s REPORT.json [--threads N] [--part ceilings,library,number,http,store]\n"
             "       [--quick] [--daemon PROGRAM] [--bare-server PROGRAM]\n",
             argv[0]);
     return 2;
