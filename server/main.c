@@ -140,15 +140,16 @@ static bool start(struct daemon *daemon) {
   api->max_rows = (size_t)options->max_rows;
   api->max_dim = (size_t)options->max_dim;
   api->registry = registry_create();
+  api->metrics = metrics_create(api_operations(), api_route_count);
   const struct writer_config writing = {.registry = api->registry,
                                         .budget = &api->budget,
                                         .store = store,
                                         .log = daemon->log,
+                                        .metrics = api->metrics,
                                         .max_memories = (size_t)options->max_memories,
                                         .max_rows = api->max_rows};
   if (api->registry) api->writer = writer_create(&writing);
   if (!api->writer) store_close(store);
-  api->metrics = metrics_create(api_operations(), api_route_count);
   api->workers = workers_create(threads, (size_t)options->max_queue);
   api->batcher = batcher_create(api->workers, is_hurried, api);
   api->request_timeout_seconds = (double)options->request_timeout;

@@ -82,7 +82,13 @@ static int64_t read_queue(void *context) {
   return (int64_t)workers_queue_length(api->workers);
 }
 
+static int64_t read_store_failed(void *context) {
+  const struct api *api = context;
+  return writer_failure(api->writer) != NULL;
+}
+
 void api_observe(struct api *api) {
+  metrics_set_reader(api->metrics, METRIC_STORE_FAILED, read_store_failed, api);
   metrics_set_reader(api->metrics, METRIC_MEMORIES, read_memories, api);
   metrics_set_reader(api->metrics, METRIC_MEMORY_ROWS, read_rows, api);
   metrics_set_reader(api->metrics, METRIC_MEMORY_BYTES, read_bytes, api);

@@ -30,6 +30,7 @@
  * thread's alone. */
 #include "engine/writer.h"
 
+#include <errno.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdlib.h>
@@ -267,8 +268,13 @@ struct batch {
   bool expire;
 };
 
+static void count(const struct writer *writer, enum metric metric) {
+  if (writer->config.metrics) metrics_add(writer->config.metrics, metric, 1);
+}
+
 static enum store_status run_batch(struct writer *writer, const struct batch *batch) {
   struct store *store = writer->config.store;
+  const double began = clock_seconds();
   struct tip_context context = {.store = store,
                                 .budget = writer->config.budget,
                                 .max_rows = writer->config.max_rows,
@@ -291,10 +297,14 @@ static enum store_status run_batch(struct writer *writer, const struct batch *ba
     writer->memory_count = memory_count;
   }
   settle_batch(writer, context.status == STORE_OK);
+  if (writer->config.metrics && context.status == STORE_OK)
+    metrics_observe(writer->config.metrics, HISTOGRAM_COMMIT_SECONDS, clock_seconds() - began);
   return context.status;
 }
 
 static void finish(struct writer *writer, struct write *write) {
+  if (write->kind != WRITE_BACKUP)
+    count(writer, write->failed ? METRIC_WRITES_REFUSED : METRIC_WRITES);
   budget_give(writer->config.budget, write->charge);
   write->charge = 0;
   write->done(write);
@@ -393,6 +403,7 @@ static void begin_fold(struct writer *writer) {
 static bool end_fold(struct writer *writer, struct staging *staging, enum store_status status) {
   const char *name = staging->memory->name;
   if (status == STORE_OK) status = staging_finish_fold(staging);
+  if (status == STORE_OK) count(writer, METRIC_FOLDS);
   if (status != STORE_OK) {
     rest(writer);
     if (!writer->fold_failed)
@@ -456,7 +467,13 @@ static void back_up(struct writer *writer, struct write *write) {
                 "this server keeps everything in RAM only (data_dir is empty)");
   } else {
     const enum store_status status = store_backup(writer->config.store, write->path);
-    if (status != STORE_OK) fail_for_store(writer, write, status);
+    const int error = errno;
+    write->failed = status != STORE_OK;
+    if (status == STORE_FAILED && !store_failure(writer->config.store))
+      problem_set(&write->problem, PROBLEM_INTERNAL, "", "the copy could not be written: %s",
+                  strerror(error));
+    else if (status != STORE_OK)
+      fail_for_store(writer, write, status);
   }
   finish(writer, write);
 }

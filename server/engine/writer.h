@@ -11,6 +11,7 @@
 #include "engine/memory.h"
 #include "engine/registry.h"
 #include "observe/log.h"
+#include "observe/metrics.h"
 #include "store/store.h"
 
 enum write_kind {
@@ -73,6 +74,7 @@ struct writer_config {
   struct budget *budget;
   struct store *store; /* NULL: nothing is kept; writer_free() closes it */
   struct log *log;
+  struct metrics *metrics; /* NULL: nothing is counted */
   size_t max_memories, max_rows;
 };
 

@@ -30,7 +30,11 @@
   X(QUERIES, "attentiond_queries_total", COUNTER, "Queries answered")                              \
   X(BATCHED, "attentiond_batched_requests_total", COUNTER,                                         \
     "Requests that were computed together with others")                                            \
-  X(SCORES, "attentiond_scores_total", COUNTER, "Pairs of query and key that were scored")
+  X(SCORES, "attentiond_scores_total", COUNTER, "Pairs of query and key that were scored")         \
+  X(WRITES, "attentiond_writes_total", COUNTER, "Changes that were made and acknowledged")         \
+  X(WRITES_REFUSED, "attentiond_writes_refused_total", COUNTER, "Changes that were not made")      \
+  X(FOLDS, "attentiond_folds_total", COUNTER, "Memories whose changes became chunks in the store") \
+  X(STORE_FAILED, "attentiond_store_failed", GAUGE, "1 once nothing can be stored any more")
 
 enum metric {
 #define METRIC_ENUM(id, name, kind, help) METRIC_##id,
@@ -42,7 +46,9 @@ enum metric {
 /* Histograms of seconds. */
 #define HISTOGRAM_LIST(X)                                                                          \
   X(REQUEST_SECONDS, "attentiond_request_seconds", "From the request head to the reply's end")     \
-  X(ATTEND_SECONDS, "attentiond_attend_seconds", "The library's time for one batch of queries")
+  X(ATTEND_SECONDS, "attentiond_attend_seconds", "The library's time for one batch of queries")    \
+  X(COMMIT_SECONDS, "attentiond_commit_seconds",                                                   \
+    "Of changes that are written together, until they are durable and published")
 
 enum histogram {
 #define HISTOGRAM_ENUM(id, name, help) HISTOGRAM_##id,
