@@ -127,7 +127,13 @@ void api_list_rows(void *context, const struct http_request *request, struct htt
     return;
   }
   struct memory *memory = api_pin(api, request->name, reply);
-  if (memory) write_page(api, memory, &page, reply);
+  if (!memory) return;
+  if (api_is_known(request, memory->version)) {
+    reply->status = 304;
+    api_set_etag(reply, memory->version);
+  } else {
+    write_page(api, memory, &page, reply);
+  }
   memory_free(memory);
 }
 
