@@ -17,7 +17,7 @@ PAIR = {"keys": KEYS, "values": VALUES}
 # What has to be seen before that time is only asked for where it has not come.
 SOON = 0.4
 # Longer than a restart.
-LATER = 2.5 * min(harness.SLOW, 4)
+LATER = 2 * min(harness.SLOW, 3)
 
 
 @pytest.fixture

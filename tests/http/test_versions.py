@@ -9,6 +9,7 @@ from contextlib import closing
 import numpy as np
 import pytest
 
+import tensors
 from kept_rows import Model, Restartable, check_all, check_same, is_problem, post_tensors
 
 PAIR = {"keys": [[1, 0], [0, 1]], "values": [[1], [2]], "ids": ["a", "b"]}
@@ -89,8 +90,11 @@ def test_not_modified(daemon, path):
     etag = daemon.post(path + "/rows", MORE).headers["ETag"]
     reply = daemon.get(path, {"If-None-Match": etag})
     assert (reply.status, reply.body) == (304, b"") and reply.headers["ETag"] == etag
-    tensors_too = {"If-None-Match": etag, "Accept": "application/x-safetensors"}
+    tensors_too = {"If-None-Match": etag, "Accept": tensors.MEDIA_TYPE}
     assert daemon.get(path, tensors_too).status == 304
+    page = daemon.get(path + "/rows?limit=1", {"If-None-Match": f'"9999", {etag}'})
+    assert (page.status, page.body, page.headers["ETag"]) == (304, b"", etag)
+    assert daemon.get(path + "/rows?limit=1", {"If-None-Match": '"9999"'}).status == 200
     assert daemon.get(path, {"If-None-Match": '"a,*"'}).status == 200
     daemon.request("DELETE", path + "/rows", {"ids": ["e"]})
     assert daemon.get(path, {"If-None-Match": etag}).status == 200
@@ -339,7 +343,7 @@ def test_kills_in_the_middle_of_folds(start_daemon, tmp_path):
             assert type(fault).__module__ == "http.client", fault
 
     for turn in range(2):
-        killer = threading.Timer(1.2, daemon.kill)
+        killer = threading.Timer(0.8, daemon.kill)
         killer.start()
         in_threads(4, append)
         killer.join()
@@ -383,7 +387,12 @@ def test_readers_see_whole_versions(start_daemon, tmp_path):
     def read(number):
         with daemon.client() as client:
             while not done.is_set():
-                if number % 2:
+                if number == 0:
+                    reply = client.request("GET", path, headers={"Accept": tensors.MEDIA_TYPE})
+                    arrays, _ = tensors.load(reply.body)
+                    seen.append((int(reply.headers["ETag"].strip('"')), len(arrays["keys"]),
+                                 float(arrays["values"].sum())))
+                elif number % 2:
                     reply = client.request("GET", path + "/rows?limit=10000").json
                     seen.append((reply["version"], len(reply["rows"]),
                                  sum(row["value"][0] for row in reply["rows"])))
@@ -415,14 +424,14 @@ def test_readers_see_whole_versions(start_daemon, tmp_path):
                 know(reply.json["version"])
 
     def work(number):
-        if number < 4:
+        if number < 5:
             return read(number)
         try:
             write()
         finally:
             done.set()
 
-    in_threads(5, work)
+    in_threads(6, work)
     assert len(seen) > 20
     for version, count, total in seen:
         assert (count, total) == sums[version]
