@@ -179,7 +179,7 @@ static uint64_t fingerprint(const struct rows_body *body) {
     const struct hash_key after = {.low = parts[2], .high = length};
     parts[2] = keyed_hash(after, id, length);
   }
-  parts[3] = (uint64_t)building_ttl_ms(body->ttl_seconds);
+  parts[3] = body->has_ttl ? (uint64_t)building_ttl_ms(body->ttl_seconds) : UINT64_MAX;
   return keyed_hash(key, parts, sizeof parts);
 }
 
@@ -203,7 +203,7 @@ void api_post_rows(void *context, const struct http_request *request, struct htt
   write->key_dim = body->keys.cols;
   write->value_dim = body->values.cols;
   write->ids = body->ids;
-  write->has_ttl = body->ttl_seconds > 0;
+  write->has_ttl = body->has_ttl;
   write->ttl_ms = building_ttl_ms(body->ttl_seconds);
   if (*request->idempotency_key) {
     write->idempotency_key = request->idempotency_key;

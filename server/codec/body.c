@@ -398,6 +398,7 @@ bool body_parse_rows_with(struct tensor_set *tensors, const char *text, size_t l
   scan_begin(&scan, text, length, problem);
   const bool read = open_body(&scan) && read_members(&reading, body) && require(&reading, R_KEYS) &&
                     require(&reading, R_VALUES) && rows_body_settle(body, problem);
+  body->has_ttl = has(&reading, R_TTL);
   const bool parsed = scan_end(&scan, read);
   if (!parsed) rows_body_free(body);
   return parsed;

@@ -76,7 +76,8 @@ bool memory_body_settle(struct memory_body *body, const struct memory_override *
 struct rows_body {
   struct matrix keys, values;
   struct id_list *ids; /* NULL where none were given; distinct, one per row */
-  double ttl_seconds;  /* of these rows; 0: what the memory says */
+  double ttl_seconds;  /* of these rows; 0: they stay */
+  bool has_ttl;        /* else as the memory says */
 };
 bool body_parse_rows(const char *text, size_t length, struct rows_body *body,
                      struct problem *problem);

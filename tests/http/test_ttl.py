@@ -111,6 +111,17 @@ def test_an_upsert_sets_the_time_anew(daemon, path):
     assert ids_of(daemon, path) == ["a", "b"]
 
 
+def test_null_is_for_ever(daemon, path):
+    """Also where the memory has a time of its own."""
+    daemon.put(path, {"key_dim": 2, "value_dim": 1, "ttl_seconds": SOON})
+    rows = {"keys": KEYS[:1], "values": VALUES[:1]}
+    daemon.post(path + "/rows", {**rows, "ids": ["goes"]})
+    daemon.post(path + "/rows", {**rows, "ids": ["stays"], "ttl_seconds": None})
+    after = time.monotonic()
+    sleep_until(after + SOON)
+    assert ids_of(daemon, path) == ["stays"]
+
+
 def test_less_than_a_millisecond(daemon, path):
     """Is not for ever."""
     daemon.put(path, PAIR)
