@@ -35,10 +35,11 @@ static void answer(struct changing *changing) {
   struct copy *copy = malloc(sizeof *copy);
   struct stat about;
   const int descriptor = open(changing->path, O_RDONLY | O_CLOEXEC);
+  const int reason = errno;
   unlink(changing->path);
   if (!copy || descriptor < 0 || fstat(descriptor, &about) != 0) {
     api_problem(reply, PROBLEM_INTERNAL, "", "the copy of the store could not be read: %s",
-                strerror(errno));
+                descriptor < 0 ? strerror(reason) : "there is not enough memory");
     if (descriptor >= 0) close(descriptor);
     free(copy);
     return;

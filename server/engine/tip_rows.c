@@ -69,12 +69,10 @@ static bool admit(struct tip *tip, struct write *write, size_t added, struct tip
 /* The rows of a write, told apart: those that are there already, in order of
  * rows, and the new ones, in the order of the write. */
 struct upsert {
-  size_t *rows;  /* of each, SIZE_MAX: none */
-  size_t *order; /* the write's index of each replaced row */
+  size_t *rows; /* of each, SIZE_MAX: none */
   struct change change;
   float *numbers;
   size_t *replaced;
-  int64_t *expiries;
 };
 
 static int by_row(const void *a, const void *b) {
@@ -89,51 +87,61 @@ static void upsert_free(struct upsert *upsert) {
   id_list_free(upsert->change.added_ids);
 }
 
-/* Rows side by side as the edit wants them: replaced keys, then replaced values,
- * then added ones. */
+/* Where the next row of a kind goes. */
+struct room {
+  float *keys, *values;
+};
+
+static void put_row(struct room *room, const struct write *write, size_t row) {
+  memcpy(room->keys, write->keys + row * write->key_dim, write->key_dim * sizeof(float));
+  memcpy(room->values, write->values + row * write->value_dim, write->value_dim * sizeof(float));
+  room->keys += write->key_dim;
+  room->values += write->value_dim;
+}
+
+/* Replaced keys, then replaced values, then those of added rows. */
+static bool upsert_fill(struct upsert *upsert, const struct write *write,
+                        const size_t *const *places) {
+  attn_edit *edit = &upsert->change.rows;
+  struct room replaced = {.keys = upsert->numbers,
+                          .values = upsert->numbers + edit->replaced_count * write->key_dim};
+  struct room added = {.keys = replaced.values + edit->replaced_count * write->value_dim};
+  added.values = added.keys + edit->added_count * write->key_dim;
+  edit->replaced = upsert->replaced;
+  edit->replaced_keys = replaced.keys;
+  edit->replaced_values = replaced.values;
+  edit->added_keys = added.keys;
+  edit->added_values = added.values;
+  for (size_t i = 0; i < edit->replaced_count; i++) {
+    upsert->replaced[i] = *places[i];
+    put_row(&replaced, write, (size_t)(places[i] - upsert->rows));
+  }
+  for (size_t i = 0; i < write->rows; i++) {
+    if (upsert->rows[i] != SIZE_MAX) continue;
+    size_t length;
+    const char *id = id_list_get(write->ids, i, &length);
+    if (!id_list_append(upsert->change.added_ids, id, length)) return false;
+    put_row(&added, write, i);
+  }
+  return true;
+}
+
+/* The write as an edit. False: no memory. */
 static bool upsert_arrange(struct upsert *upsert, const struct write *write,
                            const int64_t *expiries) {
-  const size_t key_dim = write->key_dim, value_dim = write->value_dim;
   attn_edit *edit = &upsert->change.rows;
   const size_t **places = malloc(write->rows * sizeof *places);
-  upsert->numbers = malloc(write->rows * (key_dim + value_dim) * sizeof(float));
+  upsert->numbers = malloc(write->rows * (write->key_dim + write->value_dim) * sizeof(float));
   upsert->replaced = malloc(write->rows * sizeof *upsert->replaced);
   upsert->change.added_ids = id_list_create();
+  upsert->change.added_expiries = upsert->change.replaced_expiries = times(expiries);
   bool arranged = places && upsert->numbers && upsert->replaced && upsert->change.added_ids;
-  for (size_t i = 0; arranged && i < write->rows; i++)
-    if (upsert->rows[i] != SIZE_MAX) places[edit->replaced_count++] = &upsert->rows[i];
-  edit->added_count = write->rows - edit->replaced_count;
   if (arranged) {
+    for (size_t i = 0; i < write->rows; i++)
+      if (upsert->rows[i] != SIZE_MAX) places[edit->replaced_count++] = &upsert->rows[i];
+    edit->added_count = write->rows - edit->replaced_count;
     qsort(places, edit->replaced_count, sizeof *places, by_row);
-    float *replaced_keys = upsert->numbers;
-    float *replaced_values = replaced_keys + edit->replaced_count * key_dim;
-    float *added_keys = replaced_values + edit->replaced_count * value_dim;
-    float *added_values = added_keys + edit->added_count * key_dim;
-    for (size_t r = 0; r < edit->replaced_count; r++) {
-      const size_t i = (size_t)(places[r] - upsert->rows);
-      upsert->replaced[r] = *places[r];
-      memcpy(replaced_keys + r * key_dim, write->keys + i * key_dim, key_dim * sizeof(float));
-      memcpy(replaced_values + r * value_dim, write->values + i * value_dim,
-             value_dim * sizeof(float));
-    }
-    size_t added = 0;
-    for (size_t i = 0; i < write->rows && arranged; i++) {
-      if (upsert->rows[i] != SIZE_MAX) continue;
-      size_t length;
-      const char *id = id_list_get(write->ids, i, &length);
-      arranged = id_list_append(upsert->change.added_ids, id, length);
-      memcpy(added_keys + added * key_dim, write->keys + i * key_dim, key_dim * sizeof(float));
-      memcpy(added_values + added * value_dim, write->values + i * value_dim,
-             value_dim * sizeof(float));
-      added++;
-    }
-    edit->replaced = upsert->replaced;
-    edit->replaced_keys = replaced_keys;
-    edit->replaced_values = replaced_values;
-    edit->added_keys = added_keys;
-    edit->added_values = added_values;
-    upsert->change.added_expiries = times(expiries);
-    upsert->change.replaced_expiries = times(expiries);
+    arranged = upsert_fill(upsert, write, places);
   }
   free(places);
   return arranged;

@@ -6,6 +6,8 @@
  * RAM: malloc() and its kin are this file's own, and the n-th call by any thread
  * but the test's returns NULL. Sanitizers bring their own, so there this part is
  * left out. */
+#include <time.h>
+
 #include "store_vfs.h"
 #include "writer_model.h"
 
@@ -125,6 +127,43 @@ END_TEST
 
 START_TEST(test_disk_full_for_ever) {
   sweep_disk(true);
+}
+END_TEST
+
+/* Rows whose time has come and that can't be removed for want of room: the writer
+ * tries again later, and not all the time. */
+START_TEST(test_expiry_without_room) {
+  static struct layer layer;
+  char directory[200];
+  struct world world = {.registry = NULL};
+  make_scratch(directory, sizeof directory);
+  layer_install(&layer, "faulty");
+  world_start(&world, open_layered(directory));
+  struct op op = {.kind = WRITE_PUT, .only_version = -1, .scale = 1, .count = 1};
+  struct ticket *ticket = ticket_create(&world, &op);
+  ck_assert(writer_submit(world.writer, &ticket->write));
+  ticket_wait(ticket);
+  ticket_free(ticket);
+  op.kind = WRITE_ROWS;
+  ticket = ticket_create(&world, &op);
+  ticket->write.has_ttl = true;
+  ticket->write.ttl_ms = 150;
+  ck_assert(writer_submit(world.writer, &ticket->write));
+  ticket_wait(ticket);
+  ticket_free(ticket);
+  usleep(50000); /* chores */
+  fill_disk(&layer, 1, true);
+  const clock_t before = clock();
+  usleep(600000);
+  ck_assert(layer.hit);
+  ck_assert_int_lt((clock() - before) / (CLOCKS_PER_SEC / 1000), 200);
+  struct memory *memory = registry_pin(world.registry, "memory-0");
+  ck_assert_uint_eq(attn_snapshot_rows(memory->snapshot), 2);
+  memory_free(memory);
+  fill_disk(&layer, 0, false);
+  world_stop(&world);
+  layer_remove(&layer);
+  remove_scratch(directory);
 }
 END_TEST
 
@@ -287,4 +326,5 @@ END_TEST
 #define RAM_TESTS
 #endif
 
-UNIT_MAIN("writer_faults", test_disk_full_once, test_disk_full_for_ever RAM_TESTS)
+UNIT_MAIN("writer_faults", test_disk_full_once, test_disk_full_for_ever,
+          test_expiry_without_room RAM_TESTS)
