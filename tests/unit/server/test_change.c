@@ -3,7 +3,7 @@
 #include "base/bytes.h"
 #include "engine/kept.h"
 
-#include "unit.h"
+#include "store_model.h"
 
 enum { KEY_DIM = 3, VALUE_DIM = 2, MOST = 3000 };
 
@@ -400,8 +400,8 @@ static void put_base(struct store *store, struct kept *kept, struct kept_place *
 
 /* A base and the one after it, which shares what has not changed. */
 START_TEST(test_bases) {
-  char directory[] = "/tmp/bases-XXXXXX", error[300];
-  ck_assert_ptr_nonnull(mkdtemp(directory));
+  char directory[200], error[300];
+  make_scratch(directory, sizeof directory);
   struct store *store = store_open(directory, error, sizeof error);
   ck_assert_msg(store != NULL, "%s", error);
   uint64_t state = 2;
@@ -453,9 +453,7 @@ START_TEST(test_bases) {
   receipts_clear(&receipts);
   change_clear(&fill);
   store_close(store);
-  char command[64];
-  snprintf(command, sizeof command, "rm -r %s", directory);
-  ck_assert_int_eq(system(command), 0);
+  remove_scratch(directory);
 }
 END_TEST
 
