@@ -77,11 +77,40 @@ static void reload(struct world *world, const char *directory) {
 
 /* ---- The disk ---- */
 
-static void fill_disk(struct layer *layer, long at, bool for_ever) {
-  layer->fault = at > 0 ? FAULT_FULL : FAULT_NONE;
-  layer->fault_at = at;
-  layer->for_ever = for_ever;
+/* The layer belongs to the writer's thread, which may be busy with chores: so it
+ * is set there, by a write that comes to nothing. */
+struct disk_change {
+  struct write write; /* first */
+  struct layer *layer;
+  long at; /* 0: no fault */
+  bool for_ever, hit;
+  sem_t done;
+};
+
+static void change_disk(struct write *write) {
+  struct disk_change *change = (struct disk_change *)(void *)write;
+  struct layer *layer = change->layer;
+  change->hit = layer->hit;
+  layer->fault = change->at > 0 ? FAULT_FULL : FAULT_NONE;
+  layer->fault_at = change->at;
+  layer->for_ever = change->for_ever;
   layer->hit = false;
+  sem_post(&change->done);
+}
+
+/* Whether the fault before was met. */
+static bool fill_disk(struct world *world, struct layer *layer, long at, bool for_ever) {
+  struct disk_change change = {
+      .write = {.kind = WRITE_DELETE, .name = "there-is-none", .done = change_disk},
+      .layer = layer,
+      .at = at,
+      .for_ever = for_ever};
+  sem_init(&change.done, 0, 0);
+  ck_assert(writer_submit(world->writer, &change.write));
+  while (sem_wait(&change.done) != 0) {
+  }
+  sem_destroy(&change.done);
+  return change.hit;
 }
 
 static void sweep_disk(bool for_ever) {
@@ -97,16 +126,14 @@ static void sweep_disk(bool for_ever) {
     uint64_t state = 3;
     model_init(&model);
     empty_folder(directory);
-    fill_disk(&layer, 0, false);
     world_start(&world, open_layered(directory));
     for (int i = 0; i < 2; i++)
       ck_assert_uint_eq(run_ops(&world, &model, &state, PROBLEM_STORAGE_FULL), 0);
-    fill_disk(&layer, at, for_ever);
+    fill_disk(&world, &layer, at, for_ever);
     for (int i = 0; i < 3; i++)
       failed += run_ops(&world, &model, &state, PROBLEM_STORAGE_FULL);
-    hit = layer.hit;
     check_world(&world, &model);
-    fill_disk(&layer, 0, false);
+    hit = fill_disk(&world, &layer, 0, false);
     ck_assert_uint_eq(run_ops(&world, &model, &state, PROBLEM_STORAGE_FULL), 0);
     check_world(&world, &model);
     reload(&world, directory);
@@ -152,15 +179,14 @@ START_TEST(test_expiry_without_room) {
   ticket_wait(ticket);
   ticket_free(ticket);
   usleep(50000); /* chores */
-  fill_disk(&layer, 1, true);
+  fill_disk(&world, &layer, 1, true);
   const clock_t before = clock();
   usleep(600000);
-  ck_assert(layer.hit);
   ck_assert_int_lt((clock() - before) / (CLOCKS_PER_SEC / 1000), 200);
   struct memory *memory = registry_pin(world.registry, "memory-0");
   ck_assert_uint_eq(attn_snapshot_rows(memory->snapshot), 2);
   memory_free(memory);
-  fill_disk(&layer, 0, false);
+  ck_assert(fill_disk(&world, &layer, 0, false));
   world_stop(&world);
   layer_remove(&layer);
   remove_scratch(directory);
