@@ -297,6 +297,7 @@ static enum store_status run_batch(struct writer *writer, const struct batch *ba
     writer->memory_count = memory_count;
   }
   settle_batch(writer, context.status == STORE_OK);
+  if (store && context.status == STORE_OK) writer->garbage = true; /* the store knows how much */
   if (writer->config.metrics && context.status == STORE_OK)
     metrics_observe(writer->config.metrics, HISTOGRAM_COMMIT_SECONDS, clock_seconds() - began);
   return context.status;

@@ -214,10 +214,12 @@ enum store_status store_sweep(struct store *store, size_t bytes, bool *more) {
   enum store_status status = store_begin(store);
   if (status == STORE_OK) status = transaction_write(store, false);
   if (status != STORE_OK) return status;
+  /* what a transaction needs for itself is the less the less it removes */
+  const size_t enough = store->scarce || bytes == 0 ? 1 : bytes;
   size_t done = queue->first, removed = 0;
   int result = SQLITE_DONE;
   while (done < queue->count && result == SQLITE_DONE) {
-    result = remove_rows(store, &queue->items[done], bytes ? bytes : 1, &removed);
+    result = remove_rows(store, &queue->items[done], enough, &removed);
     if (result == SQLITE_DONE) done++;
   }
   if (result != SQLITE_DONE && result != SQLITE_OK) return transaction_fail(store, result);

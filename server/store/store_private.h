@@ -131,6 +131,7 @@ struct store {
   bool writing;           /* a transaction is under way ... */
   bool begun;             /* ... and has written something */
   bool direct;            /* SQLite writes into the database, not into a log */
+  bool scarce;            /* so little room is left that a log is in the way */
   bool bulk;              /* the last one was so large that this one may be written directly */
   size_t chunk_bytes;     /* put in this transaction, or in the last one */
   enum store_status last; /* what ended the last one */

