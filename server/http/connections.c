@@ -234,7 +234,7 @@ struct connection *connections_open(struct connections *connections, struct MHD_
   connection->descriptor = descriptor;
   connection->opened = now;
   connection->fresh = true;
-  deadline_enter(&connection->deadline, &connections->config.rules, PHASE_HEAD, descriptor, now, 0);
+  deadline_enter(&connection->deadline, &connections->config.rules, PHASE_HEAD, now, 0);
 
   pthread_mutex_lock(&connections->mutex);
   if (!connections->first) pthread_cond_signal(&connections->wake);
@@ -292,8 +292,7 @@ bool connections_enter(struct connections *connections, struct connection *conne
                        enum phase phase, uint64_t expected) {
   int64_t now = deadline_now();
   pthread_mutex_lock(&connections->mutex);
-  deadline_enter(&connection->deadline, &connections->config.rules, phase, connection->descriptor,
-                 now, expected);
+  deadline_enter(&connection->deadline, &connections->config.rules, phase, now, expected);
   if (phase == PHASE_IDLE) connection->fresh = false;
   bool alive = !connection->cut;
   pthread_mutex_unlock(&connections->mutex);

@@ -16,9 +16,12 @@
  * buy is no fortune: at each look those since the last one count, for a minute
  * at most. Or who took a gigabyte in a second could hold the rest for hours.
  *
- * Nobody counts bytes on the way: the kernel does (TCP_INFO), and it is asked
- * when a body or a reply starts and when a deadline is reached, not for each
- * read. Where it can not tell (an old kernel, an emulated one), the bytes that
+ * Nobody counts bytes on the way: the kernel does (TCP_INFO), and it is asked by
+ * the watchdog, when it first looks at a phase and when a deadline is reached. To
+ * ask when a phase starts was too dear: two calls for each request, under the
+ * lock that all connections share, were a seventh of a small request. So what
+ * passed before the first look, a tick after the start, buys nothing. Where the
+ * kernel can not tell (an old kernel, an emulated one), the bytes that
  * were announced count as passed: the deadline is then later, never sooner,
  * than the rule says. */
 #include "http/deadline.h"
@@ -73,12 +76,20 @@ static uint64_t bytes_passed(struct deadline *deadline, int descriptor) {
   return deadline->phase == PHASE_BODY ? info.tcpi_bytes_received : info.tcpi_bytes_acked;
 }
 
+static void first_look(struct deadline *deadline, int descriptor, int64_t now) {
+  deadline->looked = true;
+  if (deadline->phase == PHASE_HEAD || deadline->phase == PHASE_COMPUTING) return;
+  deadline->baseline = bytes_passed(deadline, descriptor);
+  if (deadline->phase == PHASE_IDLE && deadline->half_closed) deadline->due = now;
+}
+
 void deadline_enter(struct deadline *deadline, const struct deadline_rules *rules, enum phase phase,
-                    int descriptor, int64_t now, uint64_t expected) {
+                    int64_t now, uint64_t expected) {
   if (phase == PHASE_HEAD && deadline->phase == PHASE_HEAD && deadline->due != 0) return;
   deadline->phase = phase;
   deadline->since = now;
   deadline->expected = expected;
+  deadline->looked = false;
   switch (phase) {
   case PHASE_HEAD:
     deadline->due = now + rules->head_ms;
@@ -86,7 +97,6 @@ void deadline_enter(struct deadline *deadline, const struct deadline_rules *rule
   case PHASE_BODY:
   case PHASE_REPLY:
     deadline->due = now + rules->body_ms;
-    deadline->baseline = bytes_passed(deadline, descriptor);
     break;
   case PHASE_COMPUTING:
     deadline->due = NEVER;
@@ -123,12 +133,13 @@ static bool idle_is_over(struct deadline *deadline, const struct deadline_rules 
   struct tcp_info info;
   if (!ask_kernel(descriptor, &info)) return true;
   if ((int64_t)info.tcpi_last_data_recv + IDLE_SLACK_MS >= now - deadline->since) return true;
-  deadline_enter(deadline, rules, PHASE_HEAD, descriptor, now, 0);
+  deadline_enter(deadline, rules, PHASE_HEAD, now, 0);
   return false;
 }
 
 bool deadline_passed(struct deadline *deadline, const struct deadline_rules *rules, int descriptor,
                      int64_t now) {
+  if (!deadline->looked) first_look(deadline, descriptor, now);
   if (now < deadline->due) return false;
   switch (deadline->phase) {
   case PHASE_BODY:
