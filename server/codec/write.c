@@ -85,9 +85,14 @@ void json_boolean(struct json_writer *writer, bool value) {
 }
 
 void json_integer(struct json_writer *writer, int64_t value) {
-  char text[24];
-  snprintf(text, sizeof text, "%lld", (long long)value);
-  json_raw(writer, text);
+  char text[24], *digit = text + sizeof text - 1;
+  uint64_t left = value < 0 ? 0 - (uint64_t)value : (uint64_t)value;
+  *digit = '\0';
+  do
+    *--digit = (char)('0' + left % 10);
+  while ((left /= 10) > 0);
+  if (value < 0) *--digit = '-';
+  json_raw(writer, digit);
 }
 
 /* As JSON has it, whatever the locale: a point, and an exponent without '+' and
