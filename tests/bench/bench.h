@@ -78,6 +78,7 @@ double ceiling_read(const struct report *report);
 double ceiling_cached_read(const struct report *report, double bytes);
 
 /* rows random pairs of dim components each. */
+attn_snapshot *new_memory_of(size_t rows, size_t dim, attn_dtype dtype);
 attn_snapshot *new_memory(size_t rows, size_t dim);
 
 /* Seconds that the library takes for a batch, scaled_dot and softmax, no weights:
@@ -88,6 +89,7 @@ double time_plain(const struct bench *bench, const attn_snapshot *memory, size_t
 /* The parts, in the order of the table. library needs the ceilings' figures. */
 void bench_ceilings(const struct bench *bench);
 void bench_library(const struct bench *bench);
+void bench_dtypes(const struct bench *bench);
 void bench_number(const struct bench *bench);
 void bench_http(const struct bench *bench);
 void bench_store(const struct bench *bench);

@@ -37,10 +37,14 @@ static void attend(void *context) {
 }
 
 attn_snapshot *new_memory(size_t rows, size_t dim) {
+  return new_memory_of(rows, dim, ATTN_F32);
+}
+
+attn_snapshot *new_memory_of(size_t rows, size_t dim, attn_dtype dtype) {
   attn_snapshot *empty, *memory;
   float *keys = new_normal(rows * dim, 11);
   float *values = new_normal(rows * dim, 12);
-  must(attn_snapshot_create(&empty, dim, dim), "create");
+  must(attn_snapshot_create_typed(&empty, dim, dim, dtype), "create");
   must(attn_snapshot_append(&memory, empty, keys, values, rows), "append");
   attn_snapshot_free(empty);
   free(keys);
@@ -184,4 +188,34 @@ void bench_library(const struct bench *bench) {
   report_ratio(report, "softmax_floor_ratio_geomean", "all m x d and B", mean, ">= 0.8");
   report_ratio(report, "softmax_floor_ratio_worst", "all m x d and B", worst, ">= 0.55");
   report_line(report, "softmax_cached_ratio_geomean", "all m x d and B", cached_mean, "floor/time");
+}
+
+static int by_size(const void *a, const void *b) {
+  const double x = *(const double *)a, y = *(const double *)b;
+  return x < y ? -1 : x > y;
+}
+
+/* What the smaller types gain for one query, where reading the memory is all. */
+void bench_dtypes(const struct bench *bench) {
+  static const char *const goals[] = {
+      [ATTN_F16] = ">= 1.6", [ATTN_BF16] = ">= 1.6", [ATTN_INT8] = ">= 2.4"};
+  const struct case_shape shape = bench->quick ? shapes[0] : shapes[5];
+  attn_snapshot *plain_memory = new_memory(shape.rows, shape.dim);
+  for (size_t t = ATTN_F16; attn_dtype_info_at(t); t++) {
+    const attn_dtype_info *info = attn_dtype_info_at(t);
+    attn_snapshot *memory = new_memory_of(shape.rows, shape.dim, info->dtype);
+    char name[48], inputs[64];
+    double ratios[5];
+    /* in turn, so that what else the machine does meets both */
+    for (size_t round = 0; round < 5; round++) {
+      const double wide = time_plain(bench, plain_memory, 1, 0.3);
+      ratios[round] = wide / time_plain(bench, memory, 1, 0.3);
+    }
+    qsort(ratios, 5, sizeof *ratios, by_size);
+    snprintf(name, sizeof name, "dtype_%s_ratio", info->name);
+    snprintf(inputs, sizeof inputs, "B = 1, %zu x %zu, time of f32 / time", shape.rows, shape.dim);
+    report_ratio(bench->report, name, inputs, ratios[2], goals[t]);
+    attn_snapshot_free(memory);
+  }
+  attn_snapshot_free(plain_memory);
 }

@@ -18,12 +18,9 @@
 static const struct part {
   const char *name;
   void (*run)(const struct bench *bench);
-} parts[] = {{"ceilings", bench_ceilings},
-             {"library", bench_library},
-             {"number", bench_number},
-             {"http", bench_http},
-             {"store", bench_store}};
-enum { CEILINGS, LIBRARY, NUMBER, HTTP, STORE, PART_COUNT };
+} parts[] = {{"ceilings", bench_ceilings}, {"library", bench_library}, {"dtypes", bench_dtypes},
+             {"number", bench_number},     {"http", bench_http},       {"store", bench_store}};
+enum { CEILINGS, LIBRARY, DTYPES, NUMBER, HTTP, STORE, PART_COUNT };
 
 struct settings {
   const char *report_path;
@@ -137,10 +134,11 @@ int main(int argc, char **argv) {
   struct settings settings = {.threads = (unsigned)cores(),
                               .wanted = {true, true, true, true, true}};
   if (!read_settings(&settings, argc, argv)) {
-    fprintf(stderr,
-            "usage: %s REPORT.json [--threads N] [--part ceilings,library,number,http,store]\n"
-            "       [--quick] [--daemon PROGRAM] [--bare-server PROGRAM]\n",
-            argv[0]);
+    fprintf(
+        stderr,
+        "usage: %s REPORT.json [--threads N] [--part ceilings,library,dtypes,number,http,store]\n"
+        "       [--quick] [--daemon PROGRAM] [--bare-server PROGRAM]\n",
+        argv[0]);
     return 2;
   }
   attn_init();
