@@ -178,7 +178,9 @@ size_t number_print(float value, char *text) {
   uint32_t bits;
   memcpy(&bits, &value, sizeof bits);
   char *at = text;
-  if (bits >> 31) *at++ = '-';
+  /* Written in any case: a jump on a sign would be foretold badly. */
+  *at = '-';
+  at += bits >> 31;
   uint32_t magnitude = bits & 0x7fffffff;
   if (magnitude == 0) {
     *at++ = '0';

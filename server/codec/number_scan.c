@@ -192,7 +192,11 @@ enum number_status number_scan(const char **text, const char *end, float *value)
   const char *first = at;
   uint64_t digits = 0; /* modulo 2^64 */
   int64_t power = 0;
-  if (at < end && *at == '0')
+  /* One digit and a point, which may well be 0 or not: without a jump on that,
+   * as tensors are full of both. */
+  if (end - at >= 2 && at[1] == '.' && is_digit(*at))
+    digits = (uint64_t)(*at++ - '0');
+  else if (at < end && *at == '0')
     at++;
   else
     at = read_digits(at, end, &digits);
