@@ -29,6 +29,14 @@ static void state_clear(struct tip_state *state, const struct tip_state *except)
   *state = (struct tip_state){.memory = NULL};
 }
 
+/* `now` knows of nothing that is stored. */
+static void drop_kept(struct tip *tip) {
+  if (tip->now.kept != tip->published.kept) kept_free(tip->now.kept);
+  tip->now.kept = NULL;
+  memory_free(tip->now.kept_of);
+  tip->now.kept_of = NULL;
+}
+
 /* `now` as another holder of what is published. */
 static void start_from_published(struct tip *tip) {
   tip->now = tip->published;
@@ -72,12 +80,10 @@ void tip_commit(struct tip *tip, struct budget *budget) {
   struct tip_state *now = &tip->now;
   if (now->kept) kept_settle(now->kept);
   now->charged = now->memory ? memory_bytes(now->memory) : 0;
-  if (now->memory) follow(now, tip->published.kept);
-  if (!now->memory) {
-    if (now->kept != tip->published.kept) kept_free(now->kept);
-    now->kept = NULL;
-    memory_free(now->kept_of);
-    now->kept_of = NULL;
+  if (now->memory) {
+    follow(now, tip->published.kept);
+  } else {
+    drop_kept(tip);
     receipts_clear(&tip->receipts);
   }
   budget_correct(budget, tip->published.charged + tip->reserved, now->charged);
@@ -153,12 +159,7 @@ bool tip_check(const struct tip *tip, struct write *write) {
                      version);
 }
 
-bool tip_check_there(const struct tip *tip, struct write *write) {
-  if (!tip->now.memory) {
-    write->failed = true;
-    return problem_set(&write->problem, PROBLEM_MEMORY_NOT_FOUND, "",
-                       "there is no memory named \"%s\"", tip->name);
-  }
+bool tip_check_sound(const struct tip *tip, struct write *write) {
   if (!tip->now.memory->damaged) return true;
   write->failed = true;
   return problem_set(&write->problem, PROBLEM_MEMORY_DAMAGED, "",
@@ -187,8 +188,7 @@ static bool put_base(struct tip *tip, const struct kept *from, struct tip_contex
   struct tip_state *now = &tip->now;
   struct kept *kept = from ? kept_follow(from, now->memory) : kept_create(now->memory);
   if (!kept) return tip_short_of_memory(context);
-  if (now->kept != tip->published.kept) kept_free(now->kept);
-  memory_free(now->kept_of);
+  drop_kept(tip);
   now->kept = kept;
   now->kept_of = memory_ref(now->memory);
   bool complete;
@@ -256,7 +256,7 @@ bool tip_make_change(struct tip *tip, const struct change *change, struct tip_co
 /* ---- The memory as a whole ---- */
 
 void tip_settle(struct tip *tip, struct write *write, struct tip_context *context) {
-  if (!tip_check_there(tip, write) || !tip_check(tip, write)) return;
+  if (!tip_check_sound(tip, write) || !tip_check(tip, write)) return;
   if (write->score && attn_score_query_dim(write->score, tip_key_dim(tip)) == 0) {
     fail_status(write, ATTN_BAD_SHAPE);
     return;
@@ -288,8 +288,7 @@ void tip_put(struct tip *tip, struct write *write, int64_t version, const struct
     return; /* no floor: the name's versions go on from there */
   tip->touched = true;
   write->memory->version = version;
-  if (now->kept != tip->published.kept) kept_free(now->kept);
-  memory_free(now->kept_of);
+  drop_kept(tip);
   memory_free(now->memory);
   *now = (struct tip_state){
       .memory = memory_ref(write->memory), .version = version, .place = staged->place};
@@ -304,8 +303,7 @@ void tip_delete(struct tip *tip, struct tip_context *context) {
   tip->touched = true;
   if (context->store)
     stored(context, store_drop_memory(context->store, now->place.id, now->version));
-  if (now->kept != tip->published.kept) kept_free(now->kept);
-  memory_free(now->kept_of);
+  drop_kept(tip);
   memory_free(now->memory);
   *now = (struct tip_state){.version = now->version};
 }

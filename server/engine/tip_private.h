@@ -5,10 +5,10 @@
 
 #include "engine/tip.h"
 
-/* False, with the write failed. */
+/* False, with the write failed. There is a memory: the writer has looked. */
 bool tip_refuse(struct write *write, enum problem_code code, const char *pointer,
                 const char *detail);
-bool tip_check_there(const struct tip *tip, struct write *write);
+bool tip_check_sound(const struct tip *tip, struct write *write);
 
 /* False, with the batch lost. */
 bool tip_short_of_memory(struct tip_context *context);

@@ -231,7 +231,7 @@ static bool upsert(struct tip *tip, struct write *write, const int64_t *expiries
 }
 
 void tip_rows(struct tip *tip, struct write *write, struct tip_context *context) {
-  if (!tip_check_there(tip, write) || answer_again(tip, write) || !tip_check(tip, write) ||
+  if (!tip_check_sound(tip, write) || answer_again(tip, write) || !tip_check(tip, write) ||
       !check_rows(tip, write))
     return;
   const int64_t ttl = write->has_ttl ? write->ttl_ms : tip->now.memory->ttl_ms;
@@ -255,7 +255,7 @@ static int by_size(const void *a, const void *b) {
 }
 
 void tip_remove(struct tip *tip, struct write *write, struct tip_context *context) {
-  if (!tip_check_there(tip, write) || !tip_check(tip, write)) return;
+  if (!tip_check_sound(tip, write) || !tip_check(tip, write)) return;
   const size_t count = id_list_count(write->ids);
   size_t *rows = malloc(count * sizeof *rows), found = 0;
   if (!rows || !tip_gather_in(tip) || !row_tags_find(tip->now.memory->tags, write->ids, rows)) {
