@@ -9,25 +9,13 @@
 
 #define IS_LITTLE (__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__)
 
-static void store_u64(unsigned char *to, uint64_t value) {
-  for (int i = 0; i < 8; i++)
-    to[i] = (unsigned char)(value >> 8 * i);
-}
-
-static uint64_t load_u64(const unsigned char *from) {
-  uint64_t value = 0;
-  for (int i = 0; i < 8; i++)
-    value |= (uint64_t)from[i] << 8 * i;
-  return value;
-}
-
 void bytes_put_u8(struct buffer *out, uint8_t value) {
   buffer_append(out, &value, 1);
 }
 
 void bytes_put_u64(struct buffer *out, uint64_t value) {
   unsigned char bytes[8];
-  store_u64(bytes, value);
+  bytes_store_u64(bytes, value);
   buffer_append(out, bytes, sizeof bytes);
 }
 
@@ -83,7 +71,7 @@ uint8_t bytes_get_u8(struct byte_reader *reader) {
 
 uint64_t bytes_get_u64(struct byte_reader *reader) {
   const unsigned char *bytes = bytes_get_run(reader, 8);
-  return bytes ? load_u64(bytes) : 0;
+  return bytes ? bytes_load_u64(bytes) : 0;
 }
 
 int64_t bytes_get_i64(struct byte_reader *reader) {

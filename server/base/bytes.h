@@ -11,6 +11,19 @@
 
 #include "base/buffer.h"
 
+/* One number, in eight bytes. */
+static inline void bytes_store_u64(unsigned char *to, uint64_t value) {
+  for (int i = 0; i < 8; i++)
+    to[i] = (unsigned char)(value >> 8 * i);
+}
+
+static inline uint64_t bytes_load_u64(const unsigned char *from) {
+  uint64_t value = 0;
+  for (int i = 0; i < 8; i++)
+    value |= (uint64_t)from[i] << 8 * i;
+  return value;
+}
+
 void bytes_put_u8(struct buffer *out, uint8_t value);
 void bytes_put_u64(struct buffer *out, uint64_t value);
 void bytes_put_i64(struct buffer *out, int64_t value);

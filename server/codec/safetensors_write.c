@@ -4,6 +4,7 @@
 #include <stdint.h>
 #include <string.h>
 
+#include "base/bytes.h"
 #include "codec/safetensors.h"
 #include "codec/write.h"
 
@@ -65,9 +66,7 @@ bool tensors_write_header(struct buffer *out, const struct tensors_outline *outl
     buffer_putc(out, ' ');
   if (out->status != BUFFER_OK || out->length - start - LENGTH_BYTES > TENSORS_HEADER_MAX)
     return false;
-  uint64_t length = out->length - start - LENGTH_BYTES;
-  for (size_t i = 0; i < LENGTH_BYTES; i++)
-    out->data[start + i] = (char)(unsigned char)(length >> 8 * i);
+  bytes_store_u64((unsigned char *)out->data + start, out->length - start - LENGTH_BYTES);
   if (data_bytes) *data_bytes = offset;
   return true;
 }

@@ -20,6 +20,8 @@
 #define XXH_INLINE_ALL
 #include <xxhash.h>
 
+#include "base/bytes.h"
+
 enum record_kind {
   RECORD_ROOT = 1,
   RECORD_HEAD,
@@ -30,27 +32,14 @@ enum record_kind {
   RECORD_WITNESS
 };
 
-/* Little-endian on every machine, so that a store can move between them. */
-static inline void put_number(unsigned char *at, uint64_t number) {
-  for (int i = 0; i < 8; i++)
-    at[i] = (unsigned char)(number >> (8 * i));
-}
-
-static inline uint64_t get_number(const unsigned char *at) {
-  uint64_t number = 0;
-  for (int i = 0; i < 8; i++)
-    number |= (uint64_t)at[i] << (8 * i);
-  return number;
-}
-
 /* `number`: of a chunk, or a version; 0 where neither makes sense. */
 static inline uint64_t checksum(enum record_kind kind, int64_t id, int64_t number, const void *data,
                                 size_t size) {
   unsigned char what[32];
-  put_number(what, (uint64_t)kind);
-  put_number(what + 8, (uint64_t)id);
-  put_number(what + 16, (uint64_t)number);
-  put_number(what + 24, (uint64_t)size);
+  bytes_store_u64(what, (uint64_t)kind);
+  bytes_store_u64(what + 8, (uint64_t)id);
+  bytes_store_u64(what + 16, (uint64_t)number);
+  bytes_store_u64(what + 24, (uint64_t)size);
   return XXH3_64bits_withSeed(data, size, XXH3_64bits(what, sizeof what));
 }
 

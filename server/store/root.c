@@ -19,22 +19,22 @@ enum { ROOT_BYTES = 48, HEAD_BYTES = 32 + STORE_NAME_MAX };
 
 static uint64_t root_sum(const struct root *root) {
   unsigned char bytes[ROOT_BYTES];
-  put_number(bytes, (uint64_t)root->schema);
-  put_number(bytes + 8, (uint64_t)root->commits);
-  put_number(bytes + 16, (uint64_t)root->next_id);
-  put_number(bytes + 24, (uint64_t)root->version_floor);
-  put_number(bytes + 32, (uint64_t)root->heads);
-  put_number(bytes + 40, root->heads_sum);
+  bytes_store_u64(bytes, (uint64_t)root->schema);
+  bytes_store_u64(bytes + 8, (uint64_t)root->commits);
+  bytes_store_u64(bytes + 16, (uint64_t)root->next_id);
+  bytes_store_u64(bytes + 24, (uint64_t)root->version_floor);
+  bytes_store_u64(bytes + 32, (uint64_t)root->heads);
+  bytes_store_u64(bytes + 40, root->heads_sum);
   return checksum(RECORD_ROOT, 0, 0, bytes, sizeof bytes);
 }
 
 static uint64_t head_sum(const struct head *head) {
   unsigned char bytes[HEAD_BYTES];
   const size_t length = strlen(head->memory.name);
-  put_number(bytes, (uint64_t)head->memory.base_version);
-  put_number(bytes + 8, (uint64_t)head->memory.version);
-  put_number(bytes + 16, head->list_sum);
-  put_number(bytes + 24, head->base_sum);
+  bytes_store_u64(bytes, (uint64_t)head->memory.base_version);
+  bytes_store_u64(bytes + 8, (uint64_t)head->memory.version);
+  bytes_store_u64(bytes + 16, head->list_sum);
+  bytes_store_u64(bytes + 24, head->base_sum);
   memcpy(bytes + 32, head->memory.name, length);
   return checksum(RECORD_HEAD, head->memory.id, 0, bytes, 32 + length);
 }

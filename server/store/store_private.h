@@ -207,11 +207,11 @@ int head_delete(struct store *store, const struct head *head);
 enum { LIST_ENTRY = 16 };
 
 static inline int64_t list_chunk(const void *list, size_t index) {
-  return (int64_t)get_number((const unsigned char *)list + index * LIST_ENTRY);
+  return (int64_t)bytes_load_u64((const unsigned char *)list + index * LIST_ENTRY);
 }
 
 static inline uint64_t list_sum(const void *list, size_t index) {
-  return get_number((const unsigned char *)list + index * LIST_ENTRY + 8);
+  return bytes_load_u64((const unsigned char *)list + index * LIST_ENTRY + 8);
 }
 
 enum store_status list_read(struct store *store, const struct head *head, struct buffer *out);

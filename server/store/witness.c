@@ -26,15 +26,15 @@ int64_t witness_open(struct store *store) {
   unsigned char bytes[WITNESS_BYTES];
   if (store->witness < 0 || pread(store->witness, bytes, sizeof bytes, 0) != WITNESS_BYTES)
     return 0;
-  if (get_number(bytes + 8) != checksum(RECORD_WITNESS, 0, 0, bytes, 8)) return 0;
-  int64_t commits = (int64_t)get_number(bytes);
+  if (bytes_load_u64(bytes + 8) != checksum(RECORD_WITNESS, 0, 0, bytes, 8)) return 0;
+  int64_t commits = (int64_t)bytes_load_u64(bytes);
   return commits > 0 ? commits : 0;
 }
 
 void witness_write(struct store *store) {
   if (store->witness < 0) return;
   unsigned char bytes[WITNESS_BYTES];
-  put_number(bytes, (uint64_t)store->root.commits);
-  put_number(bytes + 8, checksum(RECORD_WITNESS, 0, 0, bytes, 8));
+  bytes_store_u64(bytes, (uint64_t)store->root.commits);
+  bytes_store_u64(bytes + 8, checksum(RECORD_WITNESS, 0, 0, bytes, 8));
   (void)!pwrite(store->witness, bytes, sizeof bytes, 0);
 }

@@ -51,8 +51,8 @@ static int by_number(const void *a, const void *b) {
 
 static bool append_entry(struct buffer *list, int64_t chunk, uint64_t sum) {
   unsigned char entry[LIST_ENTRY];
-  put_number(entry, (uint64_t)chunk);
-  put_number(entry + 8, sum);
+  bytes_store_u64(entry, (uint64_t)chunk);
+  bytes_store_u64(entry + 8, sum);
   return buffer_append(list, entry, sizeof entry);
 }
 
@@ -72,7 +72,7 @@ static int list_of_chunks(struct store *store, int64_t id, struct buffer *list) 
 
 static const void *find_entry(const struct buffer *sorted, int64_t chunk) {
   unsigned char key[LIST_ENTRY] = {0};
-  put_number(key, (uint64_t)chunk);
+  bytes_store_u64(key, (uint64_t)chunk);
   if (sorted->length == 0) return NULL;
   return bsearch(key, sorted->data, sorted->length / LIST_ENTRY, LIST_ENTRY, by_number);
 }
