@@ -32,7 +32,6 @@ struct sorted {
   struct attn_margin margins[BLOCK_QUERIES]; /* theirs */
 };
 
-/* Whatever happened, sorted->mapped is to be freed. */
 static attn_status sort_queries(const struct attn_pass_plan *plan,
                                 const struct attn_arithmetic *arithmetic, size_t first,
                                 size_t count, struct sorted *sorted) {
@@ -45,7 +44,7 @@ static attn_status sort_queries(const struct attn_pass_plan *plan,
   struct attn_queries *mapped = &sorted->mapped;
   const struct attn_query_map map = attn_pass_query_map(plan, true);
   const attn_status status =
-      attn_queries_map(mapped, &map, plan->request->queries, sorted->fast, count);
+      attn_queries_map(mapped, plan->room, &map, plan->request->queries, sorted->fast, count);
   if (status != ATTN_OK) return status;
   mapped->count = 0;
   sorted->exact_count = 0;
@@ -63,17 +62,25 @@ static attn_status sort_queries(const struct attn_pass_plan *plan,
 static attn_status attend_exactly(struct attn_pass_plan *plan, const size_t *which, size_t count) {
   struct attn_queries mapped;
   const struct attn_query_map map = attn_pass_query_map(plan, false);
-  attn_status status = attn_queries_map(&mapped, &map, plan->request->queries, which, count);
+  const attn_status status =
+      attn_queries_map(&mapped, plan->room, &map, plan->request->queries, which, count);
   plan->fast = false;
-  if (status == ATTN_OK) status = attn_pass_run(plan, &mapped, INFINITY, NULL, NULL);
-  attn_queries_free(&mapped);
-  return status;
+  return status == ATTN_OK ? attn_pass_run(plan, &mapped, INFINITY, NULL, NULL) : status;
+}
+
+/* For the mapped queries and their states. */
+static size_t expected_room(const struct attn_pass_plan *plan, size_t count) {
+  const size_t workers = plan->pool ? plan->pool->workers : 1;
+  const size_t states = plan->combination.select ? 0 : workers * plan->memory->value_dim;
+  return count * (states * sizeof(double) + plan->memory->key_dim * sizeof(float) + 64);
 }
 
 static attn_status attend_block(struct attn_pass_plan *plan,
                                 const struct attn_arithmetic *arithmetic, size_t first,
                                 size_t count) {
   struct sorted sorted;
+  struct attn_room room = attn_room_enter(plan->pool, expected_room(plan, count));
+  plan->room = &room;
   attn_status status = sort_queries(plan, arithmetic, first, count, &sorted);
   if (status == ATTN_OK && sorted.mapped.count > 0) {
     plan->fast = true;
@@ -81,9 +88,9 @@ static attn_status attend_block(struct attn_pass_plan *plan,
     status = attn_pass_run(plan, &sorted.mapped, attn_arithmetic_limit(arithmetic), sorted.exact,
                            &sorted.exact_count);
   }
-  attn_queries_free(&sorted.mapped);
   if (status == ATTN_OK && sorted.exact_count > 0)
     status = attend_exactly(plan, sorted.exact, sorted.exact_count);
+  attn_room_leave(&room);
   return status;
 }
 
@@ -113,11 +120,10 @@ static attn_status check(const attn_snapshot *memory, const attn_request *reques
   if (dim == 0 || dim != request->query_dim) return ATTN_BAD_SHAPE;
   if (memory->rows == 0) return ATTN_EMPTY_MEMORY;
   for (size_t q = 0; q < request->query_count; q++)
-    for (size_t i = 0; i < dim; i++)
-      if (!isfinite(request->queries[q * dim + i])) {
-        if (request->fault_query) *request->fault_query = q;
-        return ATTN_NOT_FINITE;
-      }
+    if (!attn_kernels()->all_finite(request->queries + q * dim, dim)) {
+      if (request->fault_query) *request->fault_query = q;
+      return ATTN_NOT_FINITE;
+    }
   return ATTN_OK;
 }
 

@@ -384,12 +384,19 @@ ATTN_PUBLIC attn_status attn_snapshot_assemble(attn_snapshot **made, const attn_
  * `workers` is how many can run at the same time; it decides how the work is
  * cut. run() may be called by several threads at once. pause() may be NULL; it
  * is called by every task between two tiles, so that a thread with something
- * more urgent can do that first. */
+ * more urgent can do that first.
+ *
+ * lend() may be NULL, then room for a call comes from malloc(). It returns `bytes`
+ * of memory (a power of two, at least 16 KiB) that begin at a multiple of 64, or
+ * NULL, and take_back() ends the loan; both may be called by several threads at
+ * once. A pool that keeps what came back for the next call spares it the pages. */
 typedef struct attn_pool {
   unsigned workers;
   void (*run)(void *context, size_t count, void (*task)(void *argument, size_t index),
               void *argument);
   void (*pause)(void *context);
+  void *(*lend)(void *context, size_t bytes);
+  void (*take_back)(void *context, void *room, size_t bytes);
   void *context;
 } attn_pool;
 

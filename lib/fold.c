@@ -7,9 +7,11 @@
  *        2022). Two states merge by rescaling both to the larger maximum.
  * mass   sum, none, sigmoid: plain sums.
  *
- * States are float64 in both arithmetics: adding a tile's float32 product to
- * them costs 1/tile_rows of the work and keeps a million rows as exact as one
- * tile. */
+ * States are float64 in both arithmetics: adding a float32 product of some
+ * hundred rows to them keeps a million rows as exact as those, and costs little
+ * beside computing it. Tiles of wide rows are shorter than that; the products of
+ * a run of them add up first, or a large batch would spend a tenth of its time
+ * on states that no cache has room for. */
 #include "fold.h"
 
 #include <cblas.h>
@@ -32,12 +34,13 @@ static void selections_free(struct attn_selection *selections, size_t count) {
   free(selections);
 }
 
-attn_status attn_fold_create(struct attn_fold *fold, const struct attn_fold_plan *plan,
-                             size_t count) {
+attn_status attn_fold_create(struct attn_fold *fold, struct attn_room *room,
+                             const struct attn_fold_plan *plan, size_t count) {
   *fold = (struct attn_fold){.count = count};
-  fold->max = malloc(attn_size_times(count, sizeof *fold->max));
-  fold->sum = calloc(count, sizeof *fold->sum);
-  fold->outputs = calloc(attn_size_times(count, plan->value_dim), sizeof *fold->outputs);
+  fold->max = attn_room_take(room, count, sizeof *fold->max);
+  fold->sum = attn_room_take(room, count, sizeof *fold->sum);
+  fold->outputs =
+      attn_room_take(room, attn_size_times(count, plan->value_dim), sizeof *fold->outputs);
   bool made = fold->max && fold->sum && fold->outputs;
   if (plan->top > 0) {
     fold->largest = selections_create(count, plan->top);
@@ -47,33 +50,35 @@ attn_status attn_fold_create(struct attn_fold *fold, const struct attn_fold_plan
       made = made && fold->smallest;
     }
   }
-  for (size_t q = 0; made && q < count; q++)
-    fold->max[q] = -INFINITY;
   return made ? ATTN_OK : ATTN_NO_MEMORY;
 }
 
 void attn_fold_free(struct attn_fold *fold) {
-  free(fold->max);
-  free(fold->sum);
-  free(fold->outputs);
   selections_free(fold->largest, fold->count);
   selections_free(fold->smallest, fold->count);
   *fold = (struct attn_fold){0};
 }
 
-static void scale_row(double *row, size_t n, double factor) {
-  for (size_t i = 0; i < n; i++)
-    row[i] *= factor;
+void attn_fold_begin(struct attn_fold *fold, const struct attn_fold_plan *plan, size_t first,
+                     size_t end) {
+  const size_t dim = plan->value_dim, count = end - first;
+  for (size_t q = first; q < end; q++)
+    fold->max[q] = -INFINITY;
+  memset(fold->sum + first, 0, count * sizeof *fold->sum);
+  memset(fold->outputs + first * dim, 0, count * dim * sizeof *fold->outputs);
 }
 
-/* Makes `max` the maximum that query q's sums are relative to. */
+/* Makes `max` the maximum that query q's sums are relative to. `pending` is what
+ * the run has added up for it so far, or NULL. */
 static void raise_max(struct attn_fold *fold, const struct attn_fold_plan *plan, size_t q,
-                      double max, double beta) {
+                      double max, double beta, float *pending) {
+  const size_t dim = plan->value_dim;
   if (!(max > fold->max[q])) return;
   if (fold->sum[q] != 0) {
     const double factor = exp(beta * (fold->max[q] - max));
     fold->sum[q] *= factor;
-    scale_row(fold->outputs + q * plan->value_dim, plan->value_dim, factor);
+    plan->kernels->row_scale_wide(fold->outputs + q * dim, dim, factor);
+    if (pending) plan->kernels->row_scale(pending, dim, (float)factor);
   }
   fold->max[q] = max;
 }
@@ -102,7 +107,7 @@ attn_status attn_fold_fast(struct attn_fold *fold, const struct attn_fold_plan *
     if (plan->top > 0 && most > fold->largest[state].threshold)
       status =
           attn_selection_offer_floats(&fold->largest[state], row, rows, tile->first, plan->kernels);
-    raise_max(fold, plan, state, most, 1);
+    raise_max(fold, plan, state, most, 1, scored->opens ? NULL : product + q * dim);
     fold->sum[state] += plan->kernels->row_exp(row, rows, (float)fold->max[state]);
     if (plan->weights) {
       memcpy(weights_at(plan, scored, q), row, rows * sizeof *row);
@@ -118,9 +123,11 @@ attn_status attn_fold_fast(struct attn_fold *fold, const struct attn_fold_plan *
                                          .values = tile->values,
                                          .rows = rows,
                                          .dim = dim,
+                                         .onto = !scored->opens,
                                          .ahead = scored->ahead};
   plan->kernels->weigh_values(&weighing, product);
-  plan->kernels->accumulate(fold->outputs + scored->first * dim, product, scored->count * dim);
+  if (scored->closes)
+    plan->kernels->accumulate(fold->outputs + scored->first * dim, product, scored->count * dim);
   return status;
 }
 
@@ -136,7 +143,7 @@ static double largest_of(const double *values, size_t n) {
 /* Scores become weights relative to the running maximum; returns the anchor. */
 static double soften(struct attn_fold *fold, const struct attn_fold_plan *plan, size_t state,
                      double *row, size_t rows) {
-  raise_max(fold, plan, state, largest_of(row, rows), plan->beta);
+  raise_max(fold, plan, state, largest_of(row, rows), plan->beta, NULL);
   double sum = 0;
   for (size_t i = 0; i < rows; i++)
     sum += row[i] = exp(plan->beta * (row[i] - fold->max[state]));
@@ -207,12 +214,11 @@ attn_status attn_fold_merge(struct attn_fold *into, const struct attn_fold *from
   double factor = 1;
   if (plan->soft) {
     const double beta = plan->beta;
-    raise_max(into, plan, q, from->max[q], beta);
+    raise_max(into, plan, q, from->max[q], beta, NULL);
     factor = from->sum[q] != 0 ? exp(beta * (from->max[q] - into->max[q])) : 0;
   }
   into->sum[q] += factor * from->sum[q];
-  for (size_t i = 0; i < dim; i++)
-    into->outputs[q * dim + i] += factor * from->outputs[q * dim + i];
+  plan->kernels->row_add_wide(into->outputs + q * dim, from->outputs + q * dim, dim, factor);
   attn_status status = ATTN_OK;
   if (into->largest) status = attn_selection_merge(&into->largest[q], &from->largest[q]);
   if (status == ATTN_OK && into->smallest)

@@ -5,6 +5,7 @@
 
 #include "kernels.h"
 #include "normalization.h"
+#include "room.h"
 #include "select.h"
 #include "snapshot.h"
 
@@ -36,9 +37,14 @@ struct attn_fold {
   struct attn_selection *smallest; /* ... for `sum`, whose total may be negative */
 };
 
-attn_status attn_fold_create(struct attn_fold *fold, const struct attn_fold_plan *plan,
-                             size_t count);
+/* The states are in that room, and nothing yet. */
+attn_status attn_fold_create(struct attn_fold *fold, struct attn_room *room,
+                             const struct attn_fold_plan *plan, size_t count);
 void attn_fold_free(struct attn_fold *fold);
+
+/* Begins the states of queries first .. end - 1. */
+void attn_fold_begin(struct attn_fold *fold, const struct attn_fold_plan *plan, size_t first,
+                     size_t end);
 
 /* A block of scores of queries first .. first + count - 1 of the pass. */
 struct attn_scored_tile {
@@ -46,11 +52,13 @@ struct attn_scored_tile {
   size_t index;            /* of the tile, for anchors */
   size_t first, count;     /* queries of the pass */
   const size_t *which;     /* their numbers in the request, from first on */
+  bool opens, closes;      /* a run of tiles, whose products add up before the state gets them */
   struct attn_ahead ahead; /* what is wanted after this tile's values */
 };
 
 /* The scores are overwritten by weights. `product` has room for count x
- * value_dim, `wide_values` holds the tile's values in float64. */
+ * value_dim and goes with the queries through the run, `wide_values` holds the
+ * tile's values in float64. */
 attn_status attn_fold_fast(struct attn_fold *fold, const struct attn_fold_plan *plan,
                            const struct attn_scored_tile *scored, float *scores, float *product);
 attn_status attn_fold_exact(struct attn_fold *fold, const struct attn_fold_plan *plan,

@@ -28,6 +28,7 @@ struct attn_weighing {
   size_t count, stride;
   struct attn_numbers values; /* rows x dim */
   size_t rows, dim;
+  bool onto; /* the outputs are sums of earlier rows, and these are added to them */
   struct attn_ahead ahead;
 };
 
@@ -58,11 +59,21 @@ struct attn_kernels {
    * gets the same answer alone and in a batch. */
   void (*panels_dot)(const struct attn_panels *panels, float *scores, size_t stride);
   void (*panels_distance2)(const struct attn_panels *panels, float *scores, size_t stride);
-  /* outputs[q * dim + i] = sum_r weights[q * stride + r] * values[r * dim + i]; reads
-   * up to 16 numbers past the values. */
+  /* outputs[q * dim + i] = sum_r weights[q * stride + r] * values[r * dim + i], or +=;
+   * reads up to 16 numbers past the values. */
   void (*weigh_values)(const struct attn_weighing *weighing, float *outputs);
   /* sums[i] += terms[i] */
   void (*accumulate)(double *sums, const float *terms, size_t n);
+  /* to[i] = from[i] */
+  void (*row_widen)(double *to, const float *from, size_t n);
+  /* to[i] = factor * from[i] */
+  void (*row_narrow)(float *to, const double *from, size_t n, double factor);
+  /* sums[i] *= factor */
+  void (*row_scale_wide)(double *sums, size_t n, double factor);
+  /* sums[i] += factor * terms[i] */
+  void (*row_add_wide)(double *sums, const double *terms, size_t n, double factor);
+  /* Neither infinite nor NaN. */
+  bool (*all_finite)(const float *numbers, size_t n);
 
   /* to[r * dim + i] as they are kept, with scales: keys from their panels, and
    * values, past which up to 16 numbers are read. */

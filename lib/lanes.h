@@ -23,6 +23,9 @@
 
 typedef float vec __attribute__((vector_size(LANES * 4)));
 typedef int32_t ivec __attribute__((vector_size(LANES * 4)));
+/* Vectors that a reduction has under way, so that it doesn't wait for itself. */
+enum { CHAINS = 4 };
+
 typedef float vec_unaligned __attribute__((vector_size(LANES * 4), aligned(4), may_alias));
 
 static inline vec load(const float *from) {
@@ -185,5 +188,22 @@ INLINE vec load_numbers(attn_dtype dtype, const void *data, size_t index) {
     return load((const float *)data + index);
   }
 }
+
+/* function(dtype, ...) with the dtype a constant, so that its loops are its own. */
+#define BY_DTYPE(dtype, function, ...)                                                             \
+  switch (dtype) {                                                                                 \
+  case ATTN_F32:                                                                                   \
+    function(ATTN_F32, __VA_ARGS__);                                                               \
+    break;                                                                                         \
+  case ATTN_F16:                                                                                   \
+    function(ATTN_F16, __VA_ARGS__);                                                               \
+    break;                                                                                         \
+  case ATTN_BF16:                                                                                  \
+    function(ATTN_BF16, __VA_ARGS__);                                                              \
+    break;                                                                                         \
+  case ATTN_INT8:                                                                                  \
+    function(ATTN_INT8, __VA_ARGS__);                                                              \
+    break;                                                                                         \
+  }
 
 #endif

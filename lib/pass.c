@@ -20,6 +20,9 @@
  * enough for their scores and products to stay in the cache. */
 enum { STEP_QUERIES = 64, STEP_FLOATS = 1 << 16 };
 
+/* Tiles of wide rows are met in runs, of so many rows if they fit so many tiles. */
+enum { RUN_ROWS = 512, RUN_TILES = 8 };
+
 /* Below this many multiplications a task is not worth handing over. */
 enum { TASK_LEAST = 1 << 18 };
 
@@ -29,11 +32,11 @@ struct pass {
   struct attn_scorer judge; /* float64, for candidates that float32 has found */
   const struct attn_queries *queries;
   struct attn_fold_plan fold_plan;
-  size_t count, parts, groups, step;
-  struct attn_fold *folds;           /* parts */
-  struct attn_selection *selections; /* parts x count */
-  bool *left;                        /* count: to be redone in float64 */
-  atomic_int status;                 /* the first failure of any task */
+  size_t count, parts, groups, step, run; /* step: queries; run: tiles */
+  struct attn_fold *folds;                /* parts */
+  struct attn_selection *selections;      /* parts x count */
+  bool *left;                             /* count: to be redone in float64 */
+  atomic_int status;                      /* the first failure of any task */
 };
 
 static void fail(struct pass *pass, attn_status status) {
@@ -89,38 +92,40 @@ static void choose_cuts(struct pass *pass) {
   pass->groups = smaller(larger(wanted / pass->parts, 1), pass->count);
   const size_t wide = larger(memory->tile_rows, memory->value_dim);
   pass->step = smaller(STEP_QUERIES, larger(STEP_FLOATS / wide, 1));
+  /* entering a tile may be work, which is not to be done for each step */
+  const bool enters = !pass->plan->fast || pass->scorer.score->kind->base == BASE_ADDITIVE;
+  pass->run = !enters ? smaller(larger(RUN_ROWS / memory->tile_rows, 1), RUN_TILES) : 1;
 }
 
 /* ---- Tasks ---- */
 
-/* A worker's room, made anew per task: small beside what a task computes. */
+/* What a task computes with, in a room of its own. */
 struct desk {
+  struct attn_room room;
   struct attn_scratch scratch;
   float *scores, *product;
   double *wide_scores, *wide_values;
 };
 
-static void desk_free(struct desk *desk) {
-  attn_scratch_free(&desk->scratch);
-  free(desk->scores);
-  free(desk->product);
-  free(desk->wide_scores);
-  free(desk->wide_values);
-}
-
-static attn_status desk_create(struct desk *desk, const struct pass *pass) {
+static attn_status desk_make(struct desk *desk, const struct pass *pass) {
   const attn_snapshot *memory = pass->plan->memory;
   const size_t scores = pass->step * memory->tile_rows;
-  *desk = (struct desk){0};
-  attn_status status = attn_scratch_create(&desk->scratch, &pass->scorer);
+  const size_t products = attn_size_times(pass->step, memory->value_dim);
+  const size_t values = memory->tile_rows * memory->value_dim;
+  const bool fast = pass->plan->fast;
+  *desk = (struct desk){
+      .room = attn_room_enter(pass->plan->pool, fast ? (scores + products) * sizeof(float)
+                                                     : (scores + values) * sizeof(double))};
+  const attn_status status =
+      attn_scratch_make(&desk->scratch, &desk->room, &pass->scorer, memory->tile_rows);
   if (status != ATTN_OK) return status;
-  if (pass->plan->fast) {
-    desk->scores = malloc(scores * sizeof(float));
-    desk->product = malloc(attn_size_times(pass->step, memory->value_dim) * sizeof(float));
+  if (fast) {
+    desk->scores = attn_room_take(&desk->room, scores, sizeof *desk->scores);
+    desk->product = attn_room_take(&desk->room, products, sizeof *desk->product);
     return desk->scores && desk->product ? ATTN_OK : ATTN_NO_MEMORY;
   }
-  desk->wide_scores = malloc(scores * sizeof(double));
-  desk->wide_values = malloc(memory->tile_rows * memory->value_dim * sizeof(double));
+  desk->wide_scores = attn_room_take(&desk->room, scores, sizeof *desk->wide_scores);
+  desk->wide_values = attn_room_take(&desk->room, values, sizeof *desk->wide_values);
   return desk->wide_scores && desk->wide_values ? ATTN_OK : ATTN_NO_MEMORY;
 }
 
@@ -158,56 +163,89 @@ static struct attn_ahead values_ahead(const struct attn_tile *tile, const attn_s
                              tile->rows * memory->value_dim * attn_dtype_bytes(memory->dtype)};
 }
 
+/* A step of queries meets a tile, within a run. */
+struct meeting {
+  size_t part, tile, first, count;
+  size_t following;   /* the tile that is met next; the same one: this one again */
+  bool enters;        /* another tile was met before */
+  bool opens, closes; /* the run, for these queries */
+};
+
+static attn_status meet_tile(struct pass *pass, struct desk *desk, const struct meeting *now) {
+  const struct attn_pass_plan *plan = pass->plan;
+  const struct attn_tile *tile = &plan->tiles[now->tile];
+  const bool select = plan->combination.select, fetching = is_worth_fetching(plan->memory);
+  struct attn_ahead next = {0};
+  struct attn_scored_tile scored = {.tile = tile,
+                                    .index = now->tile,
+                                    .first = now->first,
+                                    .count = now->count,
+                                    .which = pass->queries->which + now->first,
+                                    .opens = now->opens,
+                                    .closes = now->closes};
+  desk->scratch.ahead = (struct attn_ahead){0};
+  if (now->enters) {
+    attn_scorer_enter_tile(&pass->scorer, tile, &desk->scratch);
+    if (!plan->fast && !select)
+      pass->scorer.kernels->widen_values(desk->wide_values, &tile->values, tile->rows,
+                                         plan->memory->value_dim);
+    if (fetching && !select) desk->scratch.ahead = values_ahead(tile, plan->memory);
+  }
+  if (fetching && now->following != now->tile)
+    next = keys_ahead(&plan->tiles[now->following], plan->memory);
+  if (select && next.data) desk->scratch.ahead = next;
+  scored.ahead = next;
+
+  if (plan->fast)
+    attn_scorer_fast(&pass->scorer, tile, &desk->scratch, pass->queries, now->first, now->count,
+                     desk->scores);
+  else
+    attn_scorer_exact(&pass->scorer, tile, &desk->scratch, pass->queries, now->first, now->count,
+                      desk->wide_scores);
+  if (select) return select_from(pass, desk, now->part, &scored);
+  if (plan->fast)
+    return attn_fold_fast(&pass->folds[now->part], &pass->fold_plan, &scored, desk->scores,
+                          desk->product);
+  return attn_fold_exact(&pass->folds[now->part], &pass->fold_plan, &scored, desk->wide_scores,
+                         desk->wide_values);
+}
+
+static bool is_cancelled(const attn_request *request) {
+  return request->cancelled && request->cancelled(request->cancel_context);
+}
+
 /* What a task works through: queries from `first` to `end` and tiles up to
  * `last`, for a part. */
 struct share {
   size_t part, first, end, last;
 };
 
-static attn_status meet_tile(struct pass *pass, struct desk *desk, const struct share *share,
-                             size_t index) {
-  const struct attn_pass_plan *plan = pass->plan;
-  const struct attn_tile *tile = &plan->tiles[index];
-  struct attn_ahead values = {0}, next = {0};
-  const bool fetching = is_worth_fetching(plan->memory);
-  if (fetching && !plan->combination.select) values = values_ahead(tile, plan->memory);
-  if (fetching && index + 1 < share->last) next = keys_ahead(tile + 1, plan->memory);
-  attn_scorer_enter_tile(&pass->scorer, tile, &desk->scratch);
-  if (!plan->fast && !plan->combination.select)
-    pass->scorer.kernels->widen_values(desk->wide_values, &tile->values, tile->rows,
-                                       plan->memory->value_dim);
-
+/* All queries of the share and the tiles from `from` to `end`. */
+static attn_status meet_run(struct pass *pass, struct desk *desk, const struct share *share,
+                            size_t from, size_t end) {
+  const attn_pool *pool = pass->plan->pool;
   attn_status status = ATTN_OK;
-  for (size_t q = share->first; q < share->end && status == ATTN_OK; q += pass->step) {
-    const size_t count = smaller(pass->step, share->end - q);
-    const bool first = q == share->first, last = q + count == share->end;
-    const struct attn_scored_tile scored = {.tile = tile,
-                                            .index = index,
-                                            .first = q,
-                                            .count = count,
-                                            .which = pass->queries->which + q,
-                                            .ahead = last ? next : (struct attn_ahead){0}};
-    desk->scratch.ahead = first ? values : (struct attn_ahead){0};
-    if (plan->combination.select && last) desk->scratch.ahead = next;
-    if (plan->fast)
-      attn_scorer_fast(&pass->scorer, tile, &desk->scratch, pass->queries, q, count, desk->scores);
-    else
-      attn_scorer_exact(&pass->scorer, tile, &desk->scratch, pass->queries, q, count,
-                        desk->wide_scores);
-    if (plan->combination.select)
-      status = select_from(pass, desk, share->part, &scored);
-    else if (plan->fast)
-      status = attn_fold_fast(&pass->folds[share->part], &pass->fold_plan, &scored, desk->scores,
-                              desk->product);
-    else
-      status = attn_fold_exact(&pass->folds[share->part], &pass->fold_plan, &scored,
-                               desk->wide_scores, desk->wide_values);
-  }
+  for (size_t q = share->first; q < share->end; q += pass->step)
+    for (size_t t = from; t < end; t++) {
+      const bool closes = t + 1 == end;
+      size_t following = t + 1;
+      if (closes && q + pass->step < share->end) following = from;
+      if (following == share->last) following = t;
+      const struct meeting now = {.part = share->part,
+                                  .tile = t,
+                                  .first = q,
+                                  .count = smaller(pass->step, share->end - q),
+                                  .following = following,
+                                  .enters = q == share->first || end - from > 1,
+                                  .opens = t == from,
+                                  .closes = closes};
+      if (pool && pool->pause) pool->pause(pool->context);
+      if (is_cancelled(pass->plan->request)) return ATTN_CANCELLED;
+      if (status_of(pass) != ATTN_OK) return ATTN_OK;
+      status = meet_tile(pass, desk, &now);
+      if (status != ATTN_OK) return status;
+    }
   return status;
-}
-
-static bool is_cancelled(const attn_request *request) {
-  return request->cancelled && request->cancelled(request->cancel_context);
 }
 
 static void score_task(void *argument, size_t index) {
@@ -218,20 +256,13 @@ static void score_task(void *argument, size_t index) {
                               .end = cut(pass->count, pass->groups, group + 1),
                               .last = cut(pass->plan->tile_count, pass->parts, part + 1)};
   struct desk desk;
-  attn_status status = desk_create(&desk, pass);
+  attn_status status = desk_make(&desk, pass);
+  if (pass->folds) attn_fold_begin(&pass->folds[part], &pass->fold_plan, share.first, share.end);
   for (size_t t = cut(pass->plan->tile_count, pass->parts, part);
-       t < share.last && status == ATTN_OK; t++) {
-    const attn_pool *pool = pass->plan->pool;
-    if (pool && pool->pause) pool->pause(pool->context);
-    if (is_cancelled(pass->plan->request))
-      status = ATTN_CANCELLED;
-    else if (status_of(pass) != ATTN_OK)
-      break;
-    else
-      status = meet_tile(pass, &desk, &share, t);
-  }
+       t < share.last && status == ATTN_OK && status_of(pass) == ATTN_OK; t += pass->run)
+    status = meet_run(pass, &desk, &share, t, smaller(t + pass->run, share.last));
   if (status != ATTN_OK) fail(pass, status);
-  desk_free(&desk);
+  attn_room_leave(&desk.room);
 }
 
 /* ---- Finishing ---- */
@@ -259,11 +290,10 @@ static void answer_largest(const struct pass *pass, size_t q, struct attn_candid
   request->largest_count[query] = kept;
 }
 
-static bool all_representable(const float *numbers, size_t count) {
-  bool finite = true;
-  for (size_t i = 0; i < count; i++)
-    finite &= isfinite(numbers[i]) != 0;
-  return finite;
+static attn_status answer_outputs(float *outputs, const double *sums, size_t dim, double factor) {
+  const struct attn_kernels *kernels = attn_kernels();
+  kernels->row_narrow(outputs, sums, dim, factor);
+  return kernels->all_finite(outputs, dim) ? ATTN_OK : ATTN_NOT_REPRESENTABLE;
 }
 
 static const struct attn_tile *tile_of_row(const struct attn_pass_plan *plan, size_t row) {
@@ -279,39 +309,37 @@ static const struct attn_tile *tile_of_row(const struct attn_pass_plan *plan, si
 }
 
 /* output = sum of weight * value over the candidates alone. */
-static attn_status gather(const struct pass *pass, size_t q,
+static attn_status gather(const struct pass *pass, struct attn_room *room, size_t q,
                           const struct attn_selection *selection) {
   const struct attn_pass_plan *plan = pass->plan;
+  const struct attn_kernels *kernels = pass->scorer.kernels;
   const size_t dim = plan->memory->value_dim;
   float *output = plan->request->outputs + pass->queries->which[q] * dim;
-  double *sums = calloc(dim, 2 * sizeof *sums);
-  if (!sums) return ATTN_NO_MEMORY;
-  double *value = sums + dim;
+  double *sums = attn_room_take(room, dim, sizeof *sums);
+  double *value = attn_room_take(room, dim, sizeof *value);
+  if (!sums || !value) return ATTN_NO_MEMORY;
+  memset(sums, 0, dim * sizeof *sums);
   for (size_t c = 0; c < selection->count; c++) {
     const struct attn_candidate *item = &selection->items[c];
     if (item->weight == 0) continue;
     const struct attn_tile *tile = tile_of_row(plan, item->row);
     attn_tile_value(tile, item->row - tile->first, dim, value);
-    for (size_t i = 0; i < dim; i++)
-      sums[i] += item->weight * value[i];
+    kernels->row_add_wide(sums, value, dim, item->weight);
   }
-  for (size_t i = 0; i < dim; i++)
-    output[i] = (float)sums[i];
-  free(sums);
-  return all_representable(output, dim) ? ATTN_OK : ATTN_NOT_REPRESENTABLE;
+  return answer_outputs(output, sums, dim, 1);
 }
 
 /* Candidates that float32 has found get their float64 scores. */
-static attn_status judge(struct pass *pass, size_t q, struct attn_selection *selection) {
+static attn_status judge(struct pass *pass, struct attn_room *room, size_t q,
+                         struct attn_selection *selection) {
   struct attn_scratch scratch;
-  const attn_status status = attn_scratch_create(&scratch, &pass->judge);
+  const attn_status status = attn_scratch_make(&scratch, room, &pass->judge, 1);
   for (size_t c = 0; c < selection->count && status == ATTN_OK; c++) {
     struct attn_candidate *item = &selection->items[c];
     const struct attn_tile *tile = tile_of_row(pass->plan, item->row);
     item->score = attn_scorer_exact_pair(&pass->judge, tile, item->row - tile->first, &scratch,
                                          pass->queries, q);
   }
-  attn_scratch_free(&scratch);
   return status;
 }
 
@@ -320,17 +348,18 @@ static void select_task(void *argument, size_t q) {
   const attn_request *request = pass->plan->request;
   const size_t rows = pass->plan->memory->rows;
   struct attn_selection *selection = &pass->selections[q];
+  struct attn_room room = attn_room_enter(pass->plan->pool, 0);
   attn_status status = ATTN_OK;
   for (size_t part = 1; part < pass->parts && status == ATTN_OK; part++)
     status = attn_selection_merge(selection, &pass->selections[part * pass->count + q]);
   if (status == ATTN_OK && pass->plan->fast) {
     attn_selection_narrow(selection);
-    status = judge(pass, q, selection);
+    status = judge(pass, &room, q, selection);
   }
   if (status == ATTN_OK) {
     attn_selection_sort(selection);
     attn_selection_weigh(selection, request->normalization, pass->plan->combination.log);
-    status = gather(pass, q, selection);
+    status = gather(pass, &room, q, selection);
   }
   if (status == ATTN_OK && request->weights_mode == ATTN_WEIGHTS_FULL) {
     float *weights = request->weights + pass->queries->which[q] * rows;
@@ -343,6 +372,7 @@ static void select_task(void *argument, size_t q) {
   }
   if (status == ATTN_OK && request->weights_mode == ATTN_WEIGHTS_TOP)
     answer_largest(pass, q, selection->items, selection->count, rows - selection->count);
+  attn_room_leave(&room);
   if (status != ATTN_OK) fail_query(pass, status, q);
 }
 
@@ -372,11 +402,10 @@ static attn_status finish_fold(struct pass *pass, size_t q, double limit) {
   const double factor =
       attn_fold_factor(fold, &pass->fold_plan, q, pass->fold_plan.soft ? fold->max[q] : 1);
   float *output = pass->plan->request->outputs + pass->queries->which[q] * dim;
-  for (size_t i = 0; i < dim; i++)
-    output[i] = (float)(fold->outputs[q * dim + i] * factor);
-  if (!all_representable(output, dim)) return ATTN_NOT_REPRESENTABLE;
-  if (pass->plan->request->weights_mode == ATTN_WEIGHTS_TOP) answer_fold_largest(pass, q);
-  return ATTN_OK;
+  status = answer_outputs(output, fold->outputs + q * dim, dim, factor);
+  if (status == ATTN_OK && pass->plan->request->weights_mode == ATTN_WEIGHTS_TOP)
+    answer_fold_largest(pass, q);
+  return status;
 }
 
 /* The weights of one part, from relative to final. */
@@ -408,6 +437,7 @@ struct attn_query_map attn_pass_query_map(const struct attn_pass_plan *plan, boo
                                  .key_dim = plan->memory->key_dim,
                                  .beta = plan->combination.select ? 1 : plan->combination.beta,
                                  .fast = fast,
+                                 .exact = !fast || plan->combination.select,
                                  .log = plan->combination.log};
 }
 
@@ -418,8 +448,9 @@ static attn_status prepare(struct pass *pass) {
   attn_status status = attn_scorer_create(&pass->scorer, plan->memory, &map);
   if (status != ATTN_OK) return status;
   choose_cuts(pass);
-  pass->left = calloc(pass->count, sizeof *pass->left);
+  pass->left = attn_room_take(plan->room, pass->count, sizeof *pass->left);
   if (!pass->left) return ATTN_NO_MEMORY;
+  memset(pass->left, 0, pass->count * sizeof *pass->left);
 
   if (plan->combination.select) {
     const struct norm_kind *kind = request->normalization->kind;
@@ -448,13 +479,13 @@ static attn_status prepare(struct pass *pass) {
       .tile_count = plan->tile_count};
   if (pass->fold_plan.weights) {
     pass->fold_plan.anchors =
-        calloc(attn_size_times(pass->count, plan->tile_count), sizeof(double));
+        attn_room_take(plan->room, attn_size_times(pass->count, plan->tile_count), sizeof(double));
     if (!pass->fold_plan.anchors) return ATTN_NO_MEMORY;
   }
   pass->folds = calloc(pass->parts, sizeof *pass->folds);
   if (!pass->folds) return ATTN_NO_MEMORY;
   for (size_t part = 0; part < pass->parts && status == ATTN_OK; part++)
-    status = attn_fold_create(&pass->folds[part], &pass->fold_plan, pass->count);
+    status = attn_fold_create(&pass->folds[part], plan->room, &pass->fold_plan, pass->count);
   return status;
 }
 
@@ -467,8 +498,6 @@ static void pass_clear(struct pass *pass) {
     attn_selection_free(&pass->selections[i]);
   free(pass->folds);
   free(pass->selections);
-  free(pass->fold_plan.anchors);
-  free(pass->left);
 }
 
 attn_status attn_pass_run(const struct attn_pass_plan *plan, const struct attn_queries *queries,

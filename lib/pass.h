@@ -12,6 +12,7 @@ struct attn_pass_plan {
   const attn_snapshot *memory;
   const attn_request *request;
   const attn_pool *pool; /* may be NULL */
+  struct attn_room *room;
   const struct attn_tile *tiles;
   size_t tile_count;
   bool fast; /* float32 */

@@ -11,7 +11,6 @@
 
 #include <cblas.h>
 #include <math.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "kernels.h"
@@ -32,23 +31,16 @@ static struct projection projection_of(const attn_score *score) {
                                  score->kind->base == BASE_ADDITIVE ? CblasTrans : CblasNoTrans};
 }
 
-static double *widen(const float *from, size_t count) {
-  double *wide = malloc(attn_size_times(count, sizeof *wide));
-  for (size_t i = 0; wide && i < count; i++)
-    wide[i] = (double)from[i];
-  return wide;
-}
-
 /* exact = queries * op(matrix), in float64: queries are few, and an error made
  * here would be met again by every key. */
-static attn_status project(double *exact, const double *queries, size_t count, size_t query_dim,
-                           size_t dim, const struct projection *by) {
-  double *matrix = widen(by->matrix, by->rows * by->cols);
+static attn_status project(struct attn_queries *mapped, struct attn_room *room,
+                           const struct projection *by, const double *given, size_t query_dim) {
+  double *matrix = attn_room_take(room, attn_size_times(by->rows, by->cols), sizeof *matrix);
   if (!matrix) return ATTN_NO_MEMORY;
-  cblas_dgemm(CblasRowMajor, CblasNoTrans, by->transpose, (blasint)count, (blasint)dim,
-              (blasint)query_dim, 1.0, queries, (blasint)query_dim, matrix, (blasint)by->cols, 0.0,
-              exact, (blasint)dim);
-  free(matrix);
+  attn_kernels()->row_widen(matrix, by->matrix, by->rows * by->cols);
+  cblas_dgemm(CblasRowMajor, CblasNoTrans, by->transpose, (blasint)mapped->count,
+              (blasint)mapped->dim, (blasint)query_dim, 1.0, given, (blasint)query_dim, matrix,
+              (blasint)by->cols, 0.0, mapped->exact, (blasint)mapped->dim);
   return ATTN_OK;
 }
 
@@ -58,69 +50,68 @@ static double norm_of(const double *row, size_t dim) {
   return sqrt(sum);
 }
 
-/* The float32 queries, with scale, 1/temperature and cosine's 1/|q| in them. */
-static attn_status narrow(struct attn_queries *mapped, const struct attn_query_map *map) {
-  const struct score_kind *kind = map->score->kind;
-  const bool product = kind->base == BASE_DOT || kind->base == BASE_COSINE;
-  double numbers[ATTN_PARAMS_MAX];
-  attn_score_numbers(map->score, map->key_dim, numbers);
-  mapped->fast = malloc(attn_size_times(mapped->count * mapped->dim, sizeof *mapped->fast));
-  mapped->reach = malloc(attn_size_times(mapped->count, sizeof *mapped->reach));
-  if (!mapped->fast || !mapped->reach) return ATTN_NO_MEMORY;
-  for (size_t q = 0; q < mapped->count; q++) {
-    double factor = product ? kind->coefficient(numbers, map->log) * map->beta : 1;
-    if (kind->base == BASE_COSINE) factor = mapped->norms[q] > 0 ? factor / mapped->norms[q] : 0;
-    mapped->reach[q] = mapped->norms[q] * fabs(factor);
-    for (size_t i = 0; i < mapped->dim; i++)
-      mapped->fast[q * mapped->dim + i] = (float)(mapped->exact[q * mapped->dim + i] * factor);
-  }
-  return ATTN_OK;
+/* What a float32 query has in it: scale, 1/temperature and cosine's 1/|q|. */
+static double factor_of(const struct attn_query_map *map, double coefficient, double norm) {
+  if (map->score->kind->base == BASE_COSINE) return norm > 0 ? coefficient / norm : 0;
+  return coefficient;
 }
 
-attn_status attn_queries_map(struct attn_queries *mapped, const struct attn_query_map *map,
-                             const float *queries, const size_t *which, size_t count) {
-  const struct projection by = projection_of(map->score);
-  *mapped = (struct attn_queries){.count = count, .dim = map->query_dim, .which = which};
-  if (by.matrix) mapped->dim = by.transpose == CblasTrans ? by.rows : by.cols;
-  attn_status status = ATTN_NO_MEMORY;
-  double *given = malloc(attn_size_times(attn_size_times(count, map->query_dim), sizeof *given));
-  mapped->norms = malloc(attn_size_times(count, sizeof *mapped->norms));
-  if (!given || !mapped->norms) goto done;
-  for (size_t q = 0; q < count; q++)
-    for (size_t i = 0; i < map->query_dim; i++)
-      given[q * map->query_dim + i] = (double)queries[which[q] * map->query_dim + i];
+static double coefficient_of(const struct attn_query_map *map) {
+  const struct score_kind *kind = map->score->kind;
+  if (kind->base != BASE_DOT && kind->base != BASE_COSINE) return 1;
+  double numbers[ATTN_PARAMS_MAX];
+  attn_score_numbers(map->score, map->key_dim, numbers);
+  return kind->coefficient(numbers, map->log) * map->beta;
+}
 
-  if (by.matrix) {
-    mapped->exact = malloc(attn_size_times(attn_size_times(count, mapped->dim), sizeof(double)));
-    if (!mapped->exact) goto done;
-    status = project(mapped->exact, given, count, map->query_dim, mapped->dim, &by);
-    if (status != ATTN_OK) goto done;
-  } else {
-    mapped->exact = given;
-    given = NULL;
+attn_status attn_queries_map(struct attn_queries *mapped, struct attn_room *room,
+                             const struct attn_query_map *map, const float *queries,
+                             const size_t *which, size_t count) {
+  const struct attn_kernels *kernels = attn_kernels();
+  const struct projection by = projection_of(map->score);
+  const size_t query_dim = map->query_dim;
+  const bool all = map->exact || by.matrix; /* in float64, or one after the other */
+  *mapped = (struct attn_queries){.count = count, .dim = query_dim, .which = which};
+  if (by.matrix) mapped->dim = by.transpose == CblasTrans ? by.rows : by.cols;
+  const size_t dim = mapped->dim;
+  double *given = attn_room_take(room, attn_size_times(all ? count : 1, query_dim), sizeof *given);
+  mapped->norms = attn_room_take(room, count, sizeof *mapped->norms);
+  if (!given || !mapped->norms) return ATTN_NO_MEMORY;
+  if (map->fast) {
+    mapped->fast = attn_room_take(room, attn_size_times(count, dim), sizeof *mapped->fast);
+    mapped->reach = attn_room_take(room, count, sizeof *mapped->reach);
+    if (!mapped->fast || !mapped->reach) return ATTN_NO_MEMORY;
   }
-  for (size_t q = 0; q < count; q++)
-    mapped->norms[q] = norm_of(mapped->exact + q * mapped->dim, mapped->dim);
-  status = map->fast ? narrow(mapped, map) : ATTN_OK;
-done:
-  free(given);
-  return status;
+  for (size_t q = 0; all && q < count; q++)
+    kernels->row_widen(given + q * query_dim, queries + which[q] * query_dim, query_dim);
+  mapped->exact = all ? given : NULL;
+  if (by.matrix) {
+    mapped->exact = attn_room_take(room, attn_size_times(count, dim), sizeof *mapped->exact);
+    if (!mapped->exact) return ATTN_NO_MEMORY;
+    const attn_status status = project(mapped, room, &by, given, query_dim);
+    if (status != ATTN_OK) return status;
+  }
+
+  const double coefficient = coefficient_of(map);
+  for (size_t q = 0; q < count; q++) {
+    double *row = all ? mapped->exact + q * dim : given;
+    if (!all) kernels->row_widen(row, queries + which[q] * dim, dim);
+    mapped->norms[q] = norm_of(row, dim);
+    if (!map->fast) continue;
+    const double factor = factor_of(map, coefficient, mapped->norms[q]);
+    mapped->reach[q] = mapped->norms[q] * fabs(factor);
+    kernels->row_narrow(mapped->fast + q * dim, row, dim, factor);
+  }
+  return ATTN_OK;
 }
 
 void attn_queries_move(struct attn_queries *mapped, size_t from, size_t to) {
   const size_t dim = mapped->dim;
   if (from == to) return;
-  memcpy(mapped->exact + to * dim, mapped->exact + from * dim, dim * sizeof *mapped->exact);
   mapped->norms[to] = mapped->norms[from];
+  if (mapped->exact)
+    memcpy(mapped->exact + to * dim, mapped->exact + from * dim, dim * sizeof *mapped->exact);
   if (!mapped->fast) return;
   memcpy(mapped->fast + to * dim, mapped->fast + from * dim, dim * sizeof *mapped->fast);
   mapped->reach[to] = mapped->reach[from];
-}
-
-void attn_queries_free(struct attn_queries *mapped) {
-  free(mapped->fast);
-  free(mapped->exact);
-  free(mapped->norms);
-  free(mapped->reach);
-  *mapped = (struct attn_queries){0};
 }

@@ -2,15 +2,17 @@
 #ifndef ATTN_QUERIES_H
 #define ATTN_QUERIES_H
 
+#include "room.h"
 #include "score.h"
 #include "snapshot.h"
 
-/* Some queries of a request, ready for one of the two arithmetics. */
+/* Some queries of a request, ready for one of the two arithmetics. Their numbers
+ * are in the room that they were mapped into. */
 struct attn_queries {
   size_t count, dim;   /* dim: of the mapped queries, h for `additive` */
   const size_t *which; /* their numbers in the request; the caller's */
   float *fast;         /* count x dim, when fast */
-  double *exact;       /* count x dim */
+  double *exact;       /* count x dim, unless only the fast ones are wanted */
   double *norms;       /* count: of the exact ones */
   double *reach;       /* count: of the fast ones, which have factors in them */
 };
@@ -18,15 +20,16 @@ struct attn_queries {
 struct attn_query_map {
   const attn_score *score;
   size_t query_dim, key_dim;
-  double beta;    /* what the float32 path multiplies scores by */
-  bool fast, log; /* log: the score's logarithm is wanted */
+  double beta;      /* what the float32 path multiplies scores by */
+  bool fast, exact; /* which are wanted */
+  bool log;         /* the score's logarithm is */
 };
 
-/* ATTN_NO_MEMORY; whatever happened, attn_queries_free() is due. */
-attn_status attn_queries_map(struct attn_queries *mapped, const struct attn_query_map *map,
-                             const float *queries, const size_t *which, size_t count);
+/* Queries number which[0] ... which[count - 1]; ATTN_NO_MEMORY. */
+attn_status attn_queries_map(struct attn_queries *mapped, struct attn_room *room,
+                             const struct attn_query_map *map, const float *queries,
+                             const size_t *which, size_t count);
 /* Puts query `from` in the place of query `to`, which is not after it. */
 void attn_queries_move(struct attn_queries *mapped, size_t from, size_t to);
-void attn_queries_free(struct attn_queries *mapped);
 
 #endif

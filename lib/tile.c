@@ -45,36 +45,28 @@ void attn_scorer_clear(struct attn_scorer *scorer) {
 
 /* ---- Scratch ---- */
 
-attn_status attn_scratch_create(struct attn_scratch *scratch, const struct attn_scorer *scorer) {
-  const size_t rows = scorer->tile_rows;
+attn_status attn_scratch_make(struct attn_scratch *scratch, struct attn_room *room,
+                              const struct attn_scorer *scorer, size_t rows) {
   const size_t hidden = attn_size_times(rows, scorer->hidden);
-  const size_t keys = attn_size_times(rows, scorer->key_dim);
   *scratch = (struct attn_scratch){0};
-  bool made = true;
+  bool made;
   if (scorer->exact) {
-    scratch->wide_keys = malloc(attn_size_times(keys, sizeof(double)));
+    scratch->wide_keys =
+        attn_room_take(room, attn_size_times(rows, scorer->key_dim), sizeof(double));
     made = scratch->wide_keys != NULL;
     if (hidden > 0) {
-      scratch->wide_hidden = malloc(attn_size_times(hidden, sizeof(double)));
+      scratch->wide_hidden = attn_room_take(room, hidden, sizeof(double));
       made = made && scratch->wide_hidden;
     }
   } else {
-    scratch->key_factors = malloc(rows * sizeof(float));
+    scratch->key_factors = attn_room_take(room, rows, sizeof(float));
     made = scratch->key_factors != NULL;
     if (hidden > 0) {
-      scratch->hidden = malloc(attn_size_times(hidden, sizeof(float)));
+      scratch->hidden = attn_room_take(room, hidden, sizeof(float));
       made = made && scratch->hidden;
     }
   }
   return made ? ATTN_OK : ATTN_NO_MEMORY;
-}
-
-void attn_scratch_free(struct attn_scratch *scratch) {
-  free(scratch->key_factors);
-  free(scratch->hidden);
-  free(scratch->wide_keys);
-  free(scratch->wide_hidden);
-  *scratch = (struct attn_scratch){0};
 }
 
 /* The hidden units of a key, in float64. */

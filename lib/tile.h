@@ -23,7 +23,7 @@ attn_status attn_scorer_create(struct attn_scorer *scorer, const attn_snapshot *
                                const struct attn_query_map *map);
 void attn_scorer_clear(struct attn_scorer *scorer);
 
-/* One worker's room for what a tile needs besides its scores. */
+/* What one worker needs for a tile besides its scores. */
 struct attn_scratch {
   float *key_factors; /* tile_rows: 1/|k| */
   float *hidden;      /* h x tile_rows */
@@ -31,8 +31,9 @@ struct attn_scratch {
   double *wide_hidden;
   struct attn_ahead ahead; /* what the pass wants after the scores of this tile; none at first */
 };
-attn_status attn_scratch_create(struct attn_scratch *scratch, const struct attn_scorer *scorer);
-void attn_scratch_free(struct attn_scratch *scratch);
+/* In that room, for tiles of up to so many rows; ATTN_NO_MEMORY. */
+attn_status attn_scratch_make(struct attn_scratch *scratch, struct attn_room *room,
+                              const struct attn_scorer *scorer, size_t rows);
 
 /* Once per tile, before its scores are asked for. */
 void attn_scorer_enter_tile(const struct attn_scorer *scorer, const struct attn_tile *tile,

@@ -300,7 +300,9 @@ static void run_here(void *context, size_t count, void (*task)(void *argument, s
 }
 
 void batcher_answer_here(struct batcher *batcher, struct question *question) {
-  const attn_pool here = {.workers = workers_pool(batcher->workers).workers, .run = run_here};
+  attn_pool here = workers_pool(batcher->workers);
+  here.run = run_here;
+  here.pause = NULL;
   compute_alone(batcher, question, &here);
 }
 

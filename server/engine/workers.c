@@ -45,6 +45,7 @@
 #include <stdlib.h>
 
 #include "base/clock.h"
+#include "engine/stash.h"
 
 /* Seconds that a job may wait per second that it takes. */
 #define PATIENCE 8.0
@@ -84,6 +85,7 @@ struct workers {
   unsigned thread_count; /* running */
   unsigned width;        /* for cutting work: as many as were asked for */
   pthread_t *threads;
+  struct stash *stash; /* what the library computes in */
 };
 
 /* What this thread is doing: how long the job in hand is expected to take,
@@ -265,9 +267,23 @@ static void let_in(void *context) {
   occupation.lent += clock_seconds() - start;
 }
 
+static void *lend(void *context, size_t bytes) {
+  const struct workers *workers = context;
+  return stash_lend(workers->stash, bytes);
+}
+
+static void take_back(void *context, void *room, size_t bytes) {
+  const struct workers *workers = context;
+  stash_take_back(workers->stash, room, bytes);
+}
+
 attn_pool workers_pool(struct workers *workers) {
-  return (attn_pool){
-      .workers = workers->thread_count, .run = run_group, .pause = let_in, .context = workers};
+  return (attn_pool){.workers = workers->thread_count,
+                     .run = run_group,
+                     .pause = let_in,
+                     .lend = lend,
+                     .take_back = take_back,
+                     .context = workers};
 }
 
 bool workers_submit(void *context, void (*run)(void *argument), void *argument, double seconds) {
@@ -300,7 +316,8 @@ struct workers *workers_create(unsigned threads, size_t max_queue) {
   workers->max_queue = max_queue;
   workers->queue = calloc(max_queue, sizeof *workers->queue);
   workers->threads = calloc(threads, sizeof *workers->threads);
-  bool made = workers->queue && workers->threads;
+  workers->stash = stash_create();
+  bool made = workers->queue && workers->threads && workers->stash;
   while (made && workers->thread_count < threads) {
     made = pthread_create(&workers->threads[workers->thread_count], NULL, worker, workers) == 0;
     if (made) workers->thread_count++;
@@ -327,6 +344,7 @@ void workers_free(struct workers *workers) {
   pthread_cond_destroy(&workers->left);
   pthread_cond_destroy(&workers->work);
   pthread_mutex_destroy(&workers->mutex);
+  stash_free(workers->stash);
   free(workers->threads);
   free(workers->queue);
   free(workers);

@@ -1,0 +1,162 @@
+/* float64: what is exact or kept for long, and the ways there and back. A part of
+ * lib/kernels.c, which alone includes it. */
+#ifndef ATTN_WIDE_H
+#define ATTN_WIDE_H
+
+#include <math.h>
+
+#include "kernels.h"
+#include "lanes.h"
+
+static void accumulate(double *sums, const float *terms, size_t n) {
+  for (size_t i = 0; i < n; i++)
+    sums[i] += (double)terms[i];
+}
+
+static void row_widen(double *to, const float *from, size_t n) {
+  for (size_t i = 0; i < n; i++)
+    to[i] = (double)from[i];
+}
+
+static void row_narrow(float *to, const double *from, size_t n, double factor) {
+  for (size_t i = 0; i < n; i++)
+    to[i] = (float)(factor * from[i]);
+}
+
+static void row_scale_wide(double *sums, size_t n, double factor) {
+  for (size_t i = 0; i < n; i++)
+    sums[i] *= factor;
+}
+
+static void row_add_wide(double *sums, const double *terms, size_t n, double factor) {
+  for (size_t i = 0; i < n; i++)
+    sums[i] += factor * terms[i];
+}
+
+enum { WIDE = LANES / 2 };
+typedef double wide __attribute__((vector_size(LANES * 4)));
+typedef double wide_unaligned __attribute__((vector_size(LANES * 4), aligned(8), may_alias));
+
+static inline wide load_wide(const double *from) {
+  return *(const wide_unaligned *)(const void *)from;
+}
+
+static inline double sum_wide(const wide sum[CHAINS]) {
+  const wide total = (sum[0] + sum[1]) + (sum[2] + sum[3]);
+  double result = 0;
+  for (size_t l = 0; l < WIDE; l++)
+    result += total[l];
+  return result;
+}
+
+static inline double dot_exact(const double *query, const double *key, size_t dim) {
+  wide sum[CHAINS] = {{0}};
+  size_t i = 0;
+  for (; i + CHAINS * WIDE <= dim; i += CHAINS * WIDE)
+    for (size_t c = 0; c < CHAINS; c++)
+      sum[c] += load_wide(query + i + c * WIDE) * load_wide(key + i + c * WIDE);
+  double rest = 0;
+  for (; i < dim; i++)
+    rest += query[i] * key[i];
+  return sum_wide(sum) + rest;
+}
+
+static inline double distance_exact(const double *query, const double *key, size_t dim) {
+  wide sum[CHAINS] = {{0}};
+  size_t i = 0;
+  for (; i + CHAINS * WIDE <= dim; i += CHAINS * WIDE)
+    for (size_t c = 0; c < CHAINS; c++) {
+      const wide d = load_wide(query + i + c * WIDE) - load_wide(key + i + c * WIDE);
+      sum[c] += d * d;
+    }
+  double rest = 0;
+  for (; i < dim; i++)
+    rest += (query[i] - key[i]) * (query[i] - key[i]);
+  return sqrt(sum_wide(sum) + rest);
+}
+
+typedef float half __attribute__((vector_size(LANES * 2)));
+typedef float half_unaligned __attribute__((vector_size(LANES * 2), aligned(4), may_alias));
+
+/* What is finite times 0 is 0, anything else NaN, and stays so in a sum. */
+static bool row_finish(float *weights, size_t n, double factor) {
+  float strange = 0;
+  half sum = {0};
+  size_t i = 0;
+  for (; i + WIDE <= n; i += WIDE) {
+    half_unaligned *at = (half_unaligned *)(void *)(weights + i);
+    const half final =
+        __builtin_convertvector(__builtin_convertvector((half)*at, wide) * factor, half);
+    *at = final;
+    sum += final * 0.0f;
+  }
+  for (; i < n; i++) {
+    weights[i] = (float)((double)weights[i] * factor);
+    strange += weights[i] * 0.0f;
+  }
+  for (size_t l = 0; l < WIDE; l++)
+    strange += sum[l];
+  return strange == 0;
+}
+
+INLINE void widen_vec(double *to, size_t stride, vec from, size_t n) {
+  float lanes[LANES];
+  store(lanes, from);
+  for (size_t l = 0; l < n; l++)
+    to[l * stride] = (double)lanes[l];
+}
+
+INLINE void keys_to_rows(attn_dtype dtype, double *to, const struct attn_numbers *keys, size_t rows,
+                         size_t dim) {
+  for (size_t row = 0; row < rows; row += LANES) {
+    const size_t n = rows - row < LANES ? rows - row : LANES;
+    const size_t place = row / PANEL * PANEL * dim + row % PANEL;
+    for (size_t j = 0; j < dim; j++) {
+      vec key = load_numbers(dtype, keys->data, place + j * PANEL);
+      if (dtype == ATTN_INT8) key *= load(keys->scales + row);
+      if (n == LANES)
+        widen_vec(to + row * dim + j, dim, key, LANES);
+      else
+        widen_vec(to + row * dim + j, dim, key, n);
+    }
+  }
+}
+
+INLINE void values_to_rows(attn_dtype dtype, double *to, const struct attn_numbers *values,
+                           size_t rows, size_t dim) {
+  if (dtype != ATTN_INT8) { /* no row is unlike the others */
+    dim *= rows;
+    rows = 1;
+  }
+  for (size_t row = 0; row < rows; row++, to += dim)
+    for (size_t i = 0; i < dim; i += LANES) {
+      vec value = load_numbers(dtype, values->data, row * dim + i);
+      if (dtype == ATTN_INT8) value *= values->scales[row];
+      if (dim - i >= LANES)
+        widen_vec(to + i, 1, value, LANES);
+      else
+        widen_vec(to + i, 1, value, dim - i);
+    }
+}
+
+static void widen_keys(double *to, const struct attn_numbers *keys, size_t rows, size_t dim) {
+  BY_DTYPE(keys->dtype, keys_to_rows, to, keys, rows, dim)
+}
+
+static void widen_values(double *to, const struct attn_numbers *values, size_t rows, size_t dim) {
+  BY_DTYPE(values->dtype, values_to_rows, to, values, rows, dim)
+}
+
+static void row_dot_exact(double *scores, const double *query, const double *keys, size_t rows,
+                          size_t dim) {
+  for (size_t r = 0; r < rows; r++)
+    scores[r] = dot_exact(query, keys + r * dim, dim);
+}
+
+static void row_distance_exact(double *scores, const double *query, const double *keys, size_t rows,
+                               size_t dim) {
+  for (size_t r = 0; r < rows; r++)
+    scores[r] = distance_exact(query, keys + r * dim, dim);
+}
+
+#endif
