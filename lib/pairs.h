@@ -24,11 +24,23 @@
 struct fetching {
   uintptr_t at;
   size_t step; /* bytes from one line to the next; 0: nothing to do */
+  size_t some; /* lines per beat */
 };
+enum pace { NEVER, SOME, EACH };
+enum { BEATS = 8 };
 
 INLINE void fetch(struct fetching *fetching) {
   __builtin_prefetch((const void *)fetching->at, 0, 2);
   fetching->at += fetching->step;
+}
+
+/* By so many groups of queries, which are through the same lines of work. */
+INLINE struct fetching shared_out(struct fetching fetching, size_t groups) {
+  size_t each = 1;
+  while (2 * each <= groups && each < BEATS)
+    each *= 2;
+  fetching.some = each - 1;
+  return fetching;
 }
 
 /* Spread over so many lines of work, of which the first `done` are done. Where
@@ -36,7 +48,7 @@ INLINE void fetch(struct fetching *fetching) {
  * left out in the middle that a reader would have to wait for. */
 INLINE struct fetching fetching_of(const struct attn_ahead *ahead, size_t lines, size_t done) {
   const size_t each = ahead->bytes / lines, step = each < 64 ? each : 64;
-  return (struct fetching){(uintptr_t)ahead->data + done * step, step};
+  return (struct fetching){(uintptr_t)ahead->data + done * step, step, 0};
 }
 
 /* ---- Panels of keys ----
@@ -95,21 +107,24 @@ INLINE vec load_key(enum pair_op op, attn_dtype dtype, const struct meeting *mee
   return key * load(meeting->scales + v * LANES);
 }
 
-INLINE void micro_step(enum pair_op op, attn_dtype dtype, bool ahead, size_t n, size_t panels,
-                       const struct meeting *meeting, size_t query) {
+INLINE void micro_step(enum pair_op op, attn_dtype dtype, enum pace pace, size_t n, size_t panels,
+                       const struct meeting *meeting, size_t query, struct fetching *fetching) {
   const float *queries = meeting->queries + query * meeting->dim;
   vec sum[MICRO][2 * PANEL_VECS];
   for (size_t q = 0; q < n; q++)
     for (size_t v = 0; v < panels * PANEL_VECS; v++)
       sum[q][v] = all(0);
-  struct fetching fetching = meeting->fetching;
+  struct fetching line = *fetching;
+  const size_t mask = line.some;
   for (size_t j = 0; j < meeting->chunk; j++)
     for (size_t v = 0; v < panels * PANEL_VECS; v++) {
       const vec key = load_key(op, dtype, meeting, j, v);
-      if (ahead && v % PANEL_VECS == 0) fetch(&fetching);
+      if (pace == EACH && v % PANEL_VECS == 0) fetch(&line);
+      if (pace == SOME && v % PANEL_VECS == 0 && (j & mask) == 0) fetch(&line);
       for (size_t q = 0; q < n; q++)
         sum[q][v] = pair_step(op, sum[q][v], queries[q * meeting->dim + j], key);
     }
+  *fetching = line;
   for (size_t q = 0; q < n; q++)
     for (size_t v = 0; v < panels * PANEL_VECS; v++) {
       float *to = meeting->scores + (query + q) * meeting->stride + v * LANES;
@@ -118,20 +133,20 @@ INLINE void micro_step(enum pair_op op, attn_dtype dtype, bool ahead, size_t n, 
 }
 
 INLINE void meet(enum pair_op op, attn_dtype dtype, size_t panels, const struct meeting *meeting) {
-  const bool ahead = meeting->fetching.step > 0;
+  struct fetching fetching = shared_out(meeting->fetching, meeting->count / MICRO);
+  const bool ahead = fetching.step > 0;
   size_t q = 0;
-  if (ahead && meeting->count >= MICRO) {
-    micro_step(op, dtype, true, MICRO, panels, meeting, q);
-    q += MICRO;
-  }
+  if (ahead)
+    for (; q + MICRO <= meeting->count; q += MICRO)
+      micro_step(op, dtype, SOME, MICRO, panels, meeting, q, &fetching);
   for (; q + MICRO <= meeting->count; q += MICRO)
-    micro_step(op, dtype, false, MICRO, panels, meeting, q);
+    micro_step(op, dtype, NEVER, MICRO, panels, meeting, q, &fetching);
 #define REST(n)                                                                                    \
   case n:                                                                                          \
     if (ahead && q == 0)                                                                           \
-      micro_step(op, dtype, true, n, panels, meeting, q);                                          \
+      micro_step(op, dtype, EACH, n, panels, meeting, q, &fetching);                               \
     else                                                                                           \
-      micro_step(op, dtype, false, n, panels, meeting, q);                                         \
+      micro_step(op, dtype, NEVER, n, panels, meeting, q, &fetching);                              \
     break;
   switch (meeting->count - q) { EACH_REST(REST) }
 #undef REST
@@ -155,7 +170,8 @@ INLINE void meet_chunk(enum pair_op op, attn_dtype dtype, size_t panels,
   if (dtype == ATTN_F32) {
     meet(op, ATTN_F32, panels, meeting);
   } else if (meeting->count == 1) {
-    micro_step(op, dtype, true, 1, panels, meeting, 0);
+    struct fetching fetching = meeting->fetching;
+    micro_step(op, dtype, EACH, 1, panels, meeting, 0, &fetching);
   } else {
     float widened[WIDE_PANELS * CHUNK * PANEL] __attribute__((aligned(64)));
     for (size_t v = 0; v < panels * PANEL_VECS; v++)
@@ -237,21 +253,24 @@ INLINE vec output_so_far(const struct weighing *work, size_t q, size_t v) {
   return work->first ? all(0) : left >= LANES ? load(from) : load_some(from, left, 0);
 }
 
-INLINE void weigh_step(attn_dtype dtype, bool ahead, size_t n, size_t vecs,
-                       const struct weighing *work, size_t q) {
+INLINE void weigh_step(attn_dtype dtype, enum pace pace, size_t n, size_t vecs,
+                       const struct weighing *work, size_t q, struct fetching *fetching) {
   vec sum[MICRO][VALUE_VECS];
   const float *weights = work->weights + q * work->stride;
-  struct fetching fetching = work->fetching;
+  struct fetching line = *fetching;
+  const size_t mask = line.some;
   for (size_t i = 0; i < n; i++)
     for (size_t v = 0; v < vecs; v++)
       sum[i][v] = output_so_far(work, q + i, v);
   for (size_t r = 0; r < work->rows; r++)
     for (size_t v = 0; v < vecs; v++) {
       const vec value = load_numbers(dtype, work->values, r * work->dim + v * LANES);
-      if (ahead) fetch(&fetching);
+      if (pace == EACH) fetch(&line);
+      if (pace == SOME && (r & mask) == 0) fetch(&line);
       for (size_t i = 0; i < n; i++)
         sum[i][v] += value * weights[i * work->stride + r];
     }
+  *fetching = line;
   for (size_t i = 0; i < n; i++)
     for (size_t v = 0; v < vecs; v++) {
       float *to = work->outputs + (q + i) * work->apart + v * LANES;
@@ -264,20 +283,20 @@ INLINE void weigh_step(attn_dtype dtype, bool ahead, size_t n, size_t vecs,
 }
 
 INLINE void weigh_column(attn_dtype dtype, size_t vecs, const struct weighing *work) {
-  const bool ahead = work->fetching.step > 0;
+  struct fetching fetching = shared_out(work->fetching, work->count / MICRO);
+  const bool ahead = fetching.step > 0;
   size_t q = 0;
-  if (ahead && work->count >= MICRO) {
-    weigh_step(dtype, true, MICRO, vecs, work, q);
-    q += MICRO;
-  }
+  if (ahead)
+    for (; q + MICRO <= work->count; q += MICRO)
+      weigh_step(dtype, SOME, MICRO, vecs, work, q, &fetching);
   for (; q + MICRO <= work->count; q += MICRO)
-    weigh_step(dtype, false, MICRO, vecs, work, q);
+    weigh_step(dtype, NEVER, MICRO, vecs, work, q, &fetching);
 #define REST(n)                                                                                    \
   case n:                                                                                          \
     if (ahead && q == 0)                                                                           \
-      weigh_step(dtype, true, n, vecs, work, q);                                                   \
+      weigh_step(dtype, EACH, n, vecs, work, q, &fetching);                                        \
     else                                                                                           \
-      weigh_step(dtype, false, n, vecs, work, q);                                                  \
+      weigh_step(dtype, NEVER, n, vecs, work, q, &fetching);                                       \
     break;
   switch (work->count - q) { EACH_REST(REST) }
 #undef REST
@@ -298,7 +317,8 @@ INLINE void weigh_block(attn_dtype dtype, size_t vecs, const struct weighing *wo
   if (dtype == ATTN_F32) {
     weigh_column(ATTN_F32, vecs, work);
   } else if (work->count == 1) {
-    weigh_step(dtype, true, 1, vecs, work, 0);
+    struct fetching fetching = work->fetching;
+    weigh_step(dtype, EACH, 1, vecs, work, 0, &fetching);
   } else {
     float widened[RUN * VALUE_VECS * LANES] __attribute__((aligned(64)));
     for (size_t r = 0; r < work->rows; r++)
