@@ -119,6 +119,7 @@ static attn_status check(const attn_snapshot *memory, const attn_request *reques
   const size_t dim = attn_score_query_dim(request->score, memory->key_dim);
   if (dim == 0 || dim != request->query_dim) return ATTN_BAD_SHAPE;
   if (memory->rows == 0) return ATTN_EMPTY_MEMORY;
+  if (attn_kernels()->all_finite(request->queries, request->query_count * dim)) return ATTN_OK;
   for (size_t q = 0; q < request->query_count; q++)
     if (!attn_kernels()->all_finite(request->queries + q * dim, dim)) {
       if (request->fault_query) *request->fault_query = q;

@@ -129,12 +129,15 @@ static void row_scale(float *scores, size_t n, float c) {
 
 /* What is finite times 0 is 0, anything else NaN, and stays so in a sum. */
 static bool all_finite(const float *numbers, size_t n) {
-  vec strange = all(0);
+  vec strange[CHAINS] = {{0}};
   size_t i = 0;
+  for (; i + CHAINS * LANES <= n; i += CHAINS * LANES)
+    for (size_t c = 0; c < CHAINS; c++)
+      strange[c] += load(numbers + i + c * LANES) * 0.0f;
   for (; i + LANES <= n; i += LANES)
-    strange += load(numbers + i) * 0.0f;
-  if (i < n) strange += load_some(numbers + i, n - i, 0) * 0.0f;
-  return sum_lanes(strange) == 0;
+    strange[0] += load(numbers + i) * 0.0f;
+  if (i < n) strange[0] += load_some(numbers + i, n - i, 0) * 0.0f;
+  return sum_lanes((strange[0] + strange[1]) + (strange[2] + strange[3])) == 0;
 }
 
 static void row_additive(float *scores, const float *hidden, size_t n, float query, float v,

@@ -3,10 +3,12 @@
  * The work is cut into parts (runs of tiles) and, where there are fewer tiles
  * than workers, groups (runs of queries). A task is one part for one group; it
  * owns its slice of its part's states, so tasks share nothing that is written
- * but `status`. When all are done the parts are merged by the calling thread
- * in order of rows: the answer may depend on how many workers there are (by
- * less than a unit in the last place, mostly), never on which was faster or on
- * what else was asked in the same batch.
+ * but `status`. When all are done the parts are merged in order of rows: the
+ * answer may depend on how many workers there are (by less than a unit in the
+ * last place, mostly), never on which was faster or on what else was asked in
+ * the same batch.
+ *
+ * Where there is one part, the task that has its tiles finishes its queries too.
  *
  * Cutting finer than workers and letting them steal was rejected for now: each
  * part costs a state of queries x value_dim. */
@@ -23,6 +25,12 @@ enum { STEP_QUERIES = 64, STEP_FLOATS = 1 << 16 };
 /* Tiles of wide rows are met in runs, of so many rows if they fit so many tiles. */
 enum { RUN_ROWS = 512, RUN_TILES = 8 };
 
+/* What fits the second-level cache is there since it was last asked for. */
+enum { SMALL_MEMORY = 1 << 20 };
+
+/* Outputs of so many numbers are finished by several workers, in so many slices. */
+enum { FINISH_LEAST = 1 << 15, FINISHERS = 8 };
+
 /* Below this many multiplications a task is not worth handing over. */
 enum { TASK_LEAST = 1 << 18 };
 
@@ -33,6 +41,7 @@ struct pass {
   const struct attn_queries *queries;
   struct attn_fold_plan fold_plan;
   size_t count, parts, groups, step, run; /* step: queries; run: tiles */
+  double limit;                           /* of exponents, for float32 */
   struct attn_fold *folds;                /* parts */
   struct attn_selection *selections;      /* parts x count */
   bool *left;                             /* count: to be redone in float64 */
@@ -76,6 +85,11 @@ static size_t smaller(size_t a, size_t b) {
 }
 static size_t larger(size_t a, size_t b) {
   return a > b ? a : b;
+}
+
+static bool is_small(const attn_snapshot *memory) {
+  const double numbers = (double)memory->rows * (double)(memory->key_dim + memory->value_dim);
+  return numbers * (double)attn_dtype_bytes(memory->dtype) <= SMALL_MEMORY;
 }
 
 /* How the rows are cut depends on the memory and the workers, never on how many
@@ -145,14 +159,6 @@ static attn_status select_from(struct pass *pass, const struct desk *desk, size_
   return status;
 }
 
-/* What fits the second-level cache is there since it was last asked for. */
-enum { AHEAD_LEAST = 1 << 20 };
-
-static bool is_worth_fetching(const attn_snapshot *memory) {
-  const double numbers = (double)memory->rows * (double)(memory->key_dim + memory->value_dim);
-  return numbers * (double)attn_dtype_bytes(memory->dtype) > AHEAD_LEAST;
-}
-
 static struct attn_ahead keys_ahead(const struct attn_tile *tile, const attn_snapshot *memory) {
   return (struct attn_ahead){tile->keys.data, attn_panel_rows(tile->rows) * memory->key_dim *
                                                   attn_dtype_bytes(memory->dtype)};
@@ -174,7 +180,7 @@ struct meeting {
 static attn_status meet_tile(struct pass *pass, struct desk *desk, const struct meeting *now) {
   const struct attn_pass_plan *plan = pass->plan;
   const struct attn_tile *tile = &plan->tiles[now->tile];
-  const bool select = plan->combination.select, fetching = is_worth_fetching(plan->memory);
+  const bool select = plan->combination.select, fetching = !is_small(plan->memory);
   struct attn_ahead next = {0};
   struct attn_scored_tile scored = {.tile = tile,
                                     .index = now->tile,
@@ -248,21 +254,17 @@ static attn_status meet_run(struct pass *pass, struct desk *desk, const struct s
   return status;
 }
 
-static void score_task(void *argument, size_t index) {
-  struct pass *pass = argument;
-  const size_t part = index / pass->groups, group = index % pass->groups;
-  const struct share share = {.part = part,
-                              .first = cut(pass->count, pass->groups, group),
-                              .end = cut(pass->count, pass->groups, group + 1),
-                              .last = cut(pass->plan->tile_count, pass->parts, part + 1)};
-  struct desk desk;
-  attn_status status = desk_make(&desk, pass);
-  if (pass->folds) attn_fold_begin(&pass->folds[part], &pass->fold_plan, share.first, share.end);
-  for (size_t t = cut(pass->plan->tile_count, pass->parts, part);
+static attn_status meet_part(struct pass *pass, struct desk *desk, size_t part, size_t first,
+                             size_t end) {
+  const size_t tiles = pass->plan->tile_count;
+  const struct share share = {
+      .part = part, .first = first, .end = end, .last = cut(tiles, pass->parts, part + 1)};
+  attn_status status = ATTN_OK;
+  if (pass->folds) attn_fold_begin(&pass->folds[part], &pass->fold_plan, first, end);
+  for (size_t t = cut(tiles, pass->parts, part);
        t < share.last && status == ATTN_OK && status_of(pass) == ATTN_OK; t += pass->run)
-    status = meet_run(pass, &desk, &share, t, smaller(t + pass->run, share.last));
-  if (status != ATTN_OK) fail(pass, status);
-  attn_room_leave(&desk.room);
+    status = meet_run(pass, desk, &share, t, smaller(t + pass->run, share.last));
+  return status;
 }
 
 /* ---- Finishing ---- */
@@ -388,14 +390,14 @@ static void answer_fold_largest(struct pass *pass, size_t q) {
   answer_largest(pass, q, from->items, from->count, 0);
 }
 
-static attn_status finish_fold(struct pass *pass, size_t q, double limit) {
+static attn_status finish_fold(struct pass *pass, size_t q) {
   struct attn_fold *fold = &pass->folds[0];
   const size_t dim = pass->plan->memory->value_dim;
   attn_status status = ATTN_OK;
   for (size_t part = 1; part < pass->parts && status == ATTN_OK; part++)
     status = attn_fold_merge(fold, &pass->folds[part], &pass->fold_plan, q);
   if (status != ATTN_OK) return status;
-  if (pass->plan->fast && !(fabs(fold->max[q]) <= limit)) {
+  if (pass->plan->fast && !(fabs(fold->max[q]) <= pass->limit)) {
     pass->left[q] = true;
     return ATTN_OK;
   }
@@ -406,6 +408,33 @@ static attn_status finish_fold(struct pass *pass, size_t q, double limit) {
   if (status == ATTN_OK && pass->plan->request->weights_mode == ATTN_WEIGHTS_TOP)
     answer_fold_largest(pass, q);
   return status;
+}
+
+static void finish_queries(struct pass *pass, size_t first, size_t end) {
+  for (size_t q = first; pass->folds && q < end && status_of(pass) == ATTN_OK; q++) {
+    const attn_status status = finish_fold(pass, q);
+    if (status != ATTN_OK) fail_query(pass, status, q);
+  }
+}
+
+static void finish_task(void *argument, size_t index) {
+  struct pass *pass = argument;
+  finish_queries(pass, cut(pass->count, FINISHERS, index), cut(pass->count, FINISHERS, index + 1));
+}
+
+static void score_task(void *argument, size_t index) {
+  struct pass *pass = argument;
+  const size_t group = index % pass->groups;
+  const size_t first = cut(pass->count, pass->groups, group);
+  const size_t end = cut(pass->count, pass->groups, group + 1);
+  struct desk desk;
+  attn_status status = desk_make(&desk, pass);
+  if (status == ATTN_OK) status = meet_part(pass, &desk, index / pass->groups, first, end);
+  attn_room_leave(&desk.room);
+  if (status != ATTN_OK)
+    fail(pass, status);
+  else if (pass->parts == 1)
+    finish_queries(pass, first, end);
 }
 
 /* The weights of one part, from relative to final. */
@@ -503,23 +532,21 @@ static void pass_clear(struct pass *pass) {
 attn_status attn_pass_run(const struct attn_pass_plan *plan, const struct attn_queries *queries,
                           double limit, size_t *redo, size_t *redo_count) {
   const size_t count = queries->count;
-  struct pass pass = {.plan = plan, .queries = queries, .count = count};
+  struct pass pass = {.plan = plan, .queries = queries, .count = count, .limit = limit};
   atomic_init(&pass.status, ATTN_OK);
   attn_status status = prepare(&pass);
   if (status != ATTN_OK) goto done;
 
   run(plan, pass.parts * pass.groups, score_task, &pass);
-  status = status_of(&pass);
-  if (status == ATTN_OK && plan->combination.select) {
+  if (plan->combination.select && status_of(&pass) == ATTN_OK)
     run(plan, count, select_task, &pass);
-  } else if (status == ATTN_OK) {
-    for (size_t q = 0; q < count && status == ATTN_OK; q++) {
-      status = finish_fold(&pass, q, limit);
-      if (status != ATTN_OK) fail_query(&pass, status, q);
-    }
-    if (status == ATTN_OK && pass.fold_plan.weights) run(plan, pass.parts, weights_task, &pass);
-  }
-  if (status == ATTN_OK) status = status_of(&pass);
+  else if (pass.parts > 1 && count * plan->memory->value_dim >= FINISH_LEAST)
+    run(plan, FINISHERS, finish_task, &pass);
+  else if (pass.parts > 1)
+    finish_queries(&pass, 0, count);
+  if (pass.fold_plan.weights && status_of(&pass) == ATTN_OK)
+    run(plan, pass.parts, weights_task, &pass);
+  status = status_of(&pass);
   for (size_t q = 0; q < count; q++)
     if (pass.left[q]) redo[(*redo_count)++] = queries->which[q];
 done:

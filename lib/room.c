@@ -43,7 +43,8 @@ static void *obtain(const attn_pool *pool, size_t bytes) {
 
 static struct attn_room_piece *add_piece(struct attn_room *room, size_t least) {
   const size_t bytes = piece_bytes(least);
-  struct attn_room_piece *piece = obtain(room->pool, bytes);
+  struct attn_room_piece *piece = room->failed ? NULL : obtain(room->pool, bytes);
+  room->failed = !piece;
   if (!piece) return NULL;
   *piece = (struct attn_room_piece){.following = room->pieces, .bytes = bytes};
   room->pieces = piece;
@@ -54,7 +55,7 @@ static struct attn_room_piece *add_piece(struct attn_room *room, size_t least) {
 struct attn_room attn_room_enter(const attn_pool *pool, size_t expected) {
   struct attn_room room = {.pool = pool};
   const size_t head = aligned(sizeof(struct attn_room_piece));
-  if (expected < SIZE_MAX / 4) add_piece(&room, head + expected); /* or later */
+  if (expected < SIZE_MAX / 4) add_piece(&room, head + expected);
   return room;
 }
 

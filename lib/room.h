@@ -11,6 +11,7 @@ struct attn_room {
   const attn_pool *pool;          /* lends the pieces; malloc() does without one */
   struct attn_room_piece *pieces; /* the one in use first */
   size_t used;                    /* of that one, in bytes */
+  bool failed;                    /* a piece could not be had: nothing is given any more */
 };
 
 /* An empty room, where `expected` bytes will be taken at once or little by
