@@ -80,3 +80,10 @@ void stash_take_back(struct stash *stash, void *piece, size_t bytes) {
   }
   if (!keeps) free(piece);
 }
+
+size_t stash_kept(struct stash *stash) {
+  pthread_mutex_lock(&stash->mutex);
+  const size_t bytes = stash->bytes;
+  pthread_mutex_unlock(&stash->mutex);
+  return bytes;
+}

@@ -15,4 +15,7 @@ void stash_free(struct stash *stash); /* accepts NULL; when nothing is on loan *
 void *stash_lend(struct stash *stash, size_t bytes);
 void stash_take_back(struct stash *stash, void *piece, size_t bytes);
 
+/* In bytes, of what is not on loan. */
+size_t stash_kept(struct stash *stash);
+
 #endif

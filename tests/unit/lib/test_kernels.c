@@ -6,6 +6,8 @@
  * through attn_attend(). */
 #include "support.h"
 
+#include <float.h>
+
 #include "kernels.h"
 #include "snapshot.h"
 
@@ -220,9 +222,27 @@ static void check_keys(const struct attn_kernels *kernels, rng *r, attn_dtype dt
   table_free(&keys);
 }
 
+/* The rows in two goes, the second onto the first, are the same bits. */
+static void check_onto(const struct attn_kernels *kernels, rng *r,
+                       const struct attn_weighing *whole, const float *expected) {
+  const size_t from = rng_between(r, 1, whole->rows - 1), size = whole->count * whole->dim;
+  float *outputs = floats_new(size);
+  struct attn_weighing work = *whole;
+  work.rows = from;
+  kernels->weigh_values(&work, outputs);
+  work.rows = whole->rows - from;
+  work.weights += from;
+  work.values = attn_numbers_after(whole->values, from, from * whole->dim);
+  work.onto = true;
+  kernels->weigh_values(&work, outputs);
+  ck_assert(memcmp(outputs, expected, size * sizeof *outputs) == 0);
+  ck_assert(floats_are_intact(outputs, size));
+  floats_free(outputs);
+}
+
 static void check_values(const struct attn_kernels *kernels, rng *r, attn_dtype dtype) {
   const size_t count = rng_between(r, 1, 14);
-  table values = table_new(r, dtype, rng_between(r, 1, 400), rng_between(r, 1, 150), false);
+  table values = table_new(r, dtype, rng_between(r, 1, 400), rng_between(r, 1, 400), false);
   check_widened(kernels->widen_values, &values);
   const size_t dim = values.dim, rows = values.count, stride = rows + rng_between(r, 0, 5);
   float *weights = floats_new(count * stride), *alone = floats_new(dim);
@@ -237,6 +257,7 @@ static void check_values(const struct attn_kernels *kernels, rng *r, attn_dtype 
                                .dim = dim};
   fill(outputs, count * dim, NAN);
   kernels->weigh_values(&work, outputs);
+  if (rows > 1) check_onto(kernels, r, &work, outputs);
   work.count = 1;
   for (size_t q = 0; q < count; q++) {
     work.weights = weights + q * stride;
@@ -326,6 +347,60 @@ START_TEST(test_rows) {
 }
 END_TEST
 
+static void check_wide_rows(const struct attn_kernels *kernels, rng *r, size_t n) {
+  const double factor = rng_normal(r);
+  float *floats = floats_new(n), *narrow = floats_new(n);
+  double *wide = must_alloc(n, sizeof *wide), *sums = must_alloc(n, sizeof *sums);
+  fill_normal(r, floats, n, 3);
+  kernels->row_widen(wide, floats, n);
+  for (size_t i = 0; i < n; i++) {
+    ck_assert(wide[i] == (double)floats[i]);
+    sums[i] = 100 + (double)i;
+  }
+  kernels->row_narrow(narrow, wide, n, factor);
+  for (size_t i = 0; i < n; i++)
+    ck_assert(narrow[i] == (float)(factor * wide[i]));
+  kernels->row_scale_wide(sums, n, factor);
+  for (size_t i = 0; i < n; i++)
+    ck_assert(sums[i] == factor * (100 + (double)i));
+  kernels->row_add_wide(sums, wide, n, factor);
+  for (size_t i = 0; i < n; i++) { /* in one rounding or two */
+    const double expected = factor * (100 + (double)i) + factor * wide[i];
+    ck_assert(fabs(sums[i] - expected) <= 1e-15 * fabs(factor) * (200 + (double)n));
+  }
+  ck_assert(floats_are_intact(narrow, n));
+  floats_free(floats);
+  floats_free(narrow);
+  free(wide);
+  free(sums);
+}
+
+/* One that is not finite is found wherever it stands. */
+static void check_finite(const struct attn_kernels *kernels, rng *r, size_t n) {
+  static const float strange[] = {INFINITY, -INFINITY, NAN};
+  float *floats = floats_new(n);
+  fill(floats, n, FLT_MAX);
+  ck_assert(kernels->all_finite(floats, n));
+  for (size_t i = 0; i < n; i++) {
+    floats[i] = strange[rng_between(r, 0, COUNT(strange) - 1)];
+    ck_assert(!kernels->all_finite(floats, n));
+    floats[i] = -FLT_MAX;
+  }
+  ck_assert(kernels->all_finite(floats, n));
+  floats_free(floats);
+}
+
+START_TEST(test_wide_rows) {
+  const struct attn_kernels *kernels;
+  for (size_t v = 0; (kernels = attn_kernels_at(v)) != NULL; v++)
+    for (size_t n = 1; n <= 300; n += n < 140 ? 1 : 37) {
+      rng r = rng_for_case(9000 + n);
+      check_wide_rows(kernels, &r, n);
+      check_finite(kernels, &r, n);
+    }
+}
+END_TEST
+
 /* ---- The choice ---- */
 
 START_TEST(test_forced) {
@@ -358,6 +433,7 @@ int main(void) {
   add_test(suite, "scales", test_scales_in_distances);
   add_test(suite, "sums", test_sums);
   add_test(suite, "rows", test_rows);
+  add_test(suite, "rows", test_wide_rows);
   add_test(suite, "forced", test_forced);
   return run_suite(suite);
 }
