@@ -3,7 +3,8 @@
  *
  * GCC's vector types were preferred to intrinsics, which would be three copies
  * of every loop, and to the auto-vectoriser, which leaves exp() and every
- * reduction scalar without -ffast-math.
+ * reduction scalar without -ffast-math. Pairs of queries and rows are in pairs.h,
+ * float64 is in wide.h; one object per instruction set has it all.
  *
  * Errors (measured by tests/unit/lib): exp and tanh within 2 ulp and 1e-7. Sums
  * run in ATTN_KERNEL_LANES * 4 interleaved chains, which keeps the rounding of
