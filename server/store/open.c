@@ -41,7 +41,7 @@ struct store *store_create(const char *directory, const char *name,
   struct store *store = calloc(1, sizeof *store);
   if (!store) return NULL;
   store->options = *options;
-  store->lock = store->witness = -1;
+  store->lock = store->witness = store->file = -1;
   store->last = STORE_FAILED;
   store->directory = strdup(directory);
   store->path = path_in(directory, name);

@@ -138,6 +138,7 @@ bool connection_open(struct store *store, char *error, size_t error_size) {
   errno = 0;
   int result = sqlite3_open_v2(store->path, &store->db, flags, store->options.vfs);
   if (result == SQLITE_OK) result = apply_settings(store);
+  if (result == SQLITE_OK) flow_open(store);
   return result == SQLITE_OK || cannot_open(store, result, error, error_size);
 }
 
@@ -157,6 +158,7 @@ void connection_close(struct store *store) {
   for (size_t i = 0; i < STATEMENT_COUNT; i++)
     sqlite3_finalize(store->statements[i]);
   sqlite3_close(store->db);
+  flow_close(store);
   store->db = NULL;
 }
 
@@ -360,6 +362,7 @@ enum store_status store_commit(struct store *store) {
     if (result == SQLITE_OK) result = statement_run(statement_get(store, COMMIT_WRITE));
     if (result != SQLITE_OK) return transaction_fail(store, result);
     witness_write(store);
+    flow_commit(store);
   }
   store->writing = store->begun = false;
   store->last = STORE_FAILED;

@@ -8,6 +8,7 @@
  *     read.c      bases, chunks, changes, read and checked
  *     write.c     the same, written
  *     garbage.c   what nothing names any more
+ *     flow.c      bulk writing and the kernel's cache
  *     witness.c   what was acknowledged at least
  *     backup.c    copies, and what is made of them
  *
@@ -119,8 +120,8 @@ enum statement {
 
 struct store {
   struct store_options options;
-  char *directory, *path; /* the folder, and the database in it */
-  int lock, witness;      /* descriptors, -1 where there is none */
+  char *directory, *path;  /* the folder, and the database in it */
+  int lock, witness, file; /* descriptors, -1 where there is none; `file` is flow.c's */
   sqlite3 *db;
   sqlite3_stmt *statements[STATEMENT_COUNT];
 
@@ -134,6 +135,7 @@ struct store {
   bool scarce;            /* so little room is left that a log is in the way */
   bool bulk;              /* the last one was so large that this one may be written directly */
   size_t chunk_bytes;     /* put in this transaction, or in the last one */
+  size_t flowing;         /* of these, since the kernel was told to write */
   enum store_status last; /* what ended the last one */
   struct garbage_queue garbage;
   size_t garbage_before;
@@ -223,6 +225,13 @@ void garbage_free(struct garbage_queue *queue);
 /* Compares the lists of all bases with the chunks that are there: marks heads as
  * damaged, queues what is not named. False only where memory is short. */
 bool garbage_scan(struct store *store);
+
+/* ---- flow.c ---- */
+
+void flow_open(struct store *store);
+void flow_close(struct store *store); /* after SQLite has closed the file */
+void flow_chunk(struct store *store, size_t bytes);
+void flow_commit(struct store *store);
 
 /* ---- witness.c ---- */
 

@@ -39,7 +39,9 @@ enum store_status store_put_chunk(struct store *store, int64_t id, int64_t chunk
                      (int64_t)checksum(RECORD_CHUNK, id, chunk, size ? data : "", size));
   if (result == SQLITE_OK) result = statement_run(statement);
   store->chunk_bytes += size;
-  return result == SQLITE_OK ? STORE_OK : transaction_fail(store, result);
+  if (result != SQLITE_OK) return transaction_fail(store, result);
+  flow_chunk(store, size);
+  return STORE_OK;
 }
 
 /* ---- Lists of chunks ---- */
