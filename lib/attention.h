@@ -336,6 +336,14 @@ ATTN_PUBLIC attn_status attn_filler_keys(attn_filler *filler, size_t first, size
 ATTN_PUBLIC attn_status attn_filler_values(attn_filler *filler, size_t first, size_t rows,
                                            const float *values);
 
+/* Of the blocks that the snapshot will have ("Blocks as bytes", below) how many there
+ * are, and the one at an index, borrowed from the filler: NULL until all of its
+ * rows were given, and past the end. A block that was handed out is immutable:
+ * ATTN_BAD_ARGUMENT for its rows from then on. */
+typedef struct attn_block attn_block;
+ATTN_PUBLIC size_t attn_filler_block_count(const attn_filler *filler);
+ATTN_PUBLIC attn_block *attn_filler_block(attn_filler *filler, size_t index);
+
 /* The snapshot, which is the caller's; the filler has still to be freed.
  * ATTN_BAD_ARGUMENT where a key or a value was never given. */
 ATTN_PUBLIC attn_status attn_filler_finish(attn_filler *filler, attn_snapshot **made);
@@ -350,8 +358,6 @@ ATTN_PUBLIC attn_status attn_filler_finish(attn_filler *filler, attn_snapshot **
  * row; with int8 a float32 scale for each value. They are in this machine's
  * order and can be carried between machines of the same order, which is to say
  * between all little-endian ones. */
-typedef struct attn_block attn_block;
-
 ATTN_PUBLIC size_t attn_snapshot_block_count(const attn_snapshot *snapshot);
 
 /* Borrowed from the snapshot; NULL past the end. */

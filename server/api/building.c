@@ -4,7 +4,8 @@
  * and against what RAM is left. A JSON body has been parsed into matrices by
  * then, and is copied; a binary one goes from the socket straight to where its
  * rows will stay (lib/filler.c), so that importing takes the RAM of the memory
- * and hardly more. */
+ * and hardly more; of a large one the writer stores what has come while more
+ * comes (engine/arriving.c). */
 #include "api/building.h"
 
 #include <math.h>
@@ -12,6 +13,10 @@
 #include <string.h>
 
 #include "base/clock.h"
+#include "engine/arriving.h"
+
+/* Bytes of a memory that is worth being stored before it has come whole. */
+enum { AHEAD_LEAST = 2 * ARRIVING_SLICE };
 
 int64_t building_ttl_ms(double seconds) {
   const int64_t ms = llround(seconds * 1000);
@@ -102,7 +107,25 @@ struct import {
   attn_snapshot *shape;
   attn_filler *filler; /* NULL until the header is there, and without rows */
   size_t charge;
+  bool ahead;
+  struct arriving *arriving; /* NULL, or where blocks go as they become whole: ... */
+  size_t given;              /* ... so many so far */
 };
+
+/* Blocks that have all their rows can be stored while the others come. */
+static void expect(struct import *import) {
+  if (!import->ahead || import->charge < AHEAD_LEAST) return;
+  import->arriving =
+      writer_expect(import->api->writer, import->shape, attn_filler_block_count(import->filler));
+}
+
+static void give(struct import *import) {
+  attn_block *block;
+  while (import->arriving && (block = attn_filler_block(import->filler, import->given))) {
+    arriving_give(import->arriving, block);
+    import->given++;
+  }
+}
 
 static bool import_open(void *context, size_t rows, size_t key_dim, size_t value_dim,
                         attn_dtype dtype, struct problem *problem) {
@@ -111,26 +134,30 @@ static bool import_open(void *context, size_t rows, size_t key_dim, size_t value
   if (status == ATTN_OK) {
     if (!admit(import->api, import->shape, rows, &import->charge, problem)) return false;
     if (rows > 0) status = attn_filler_create(&import->filler, import->shape, rows);
+    if (status == ATTN_OK && rows > 0) expect(import);
   }
   return status == ATTN_OK || problem_set_status(problem, status, "");
 }
 
 static bool import_keys(void *context, size_t first, size_t rows, const float *numbers,
                         struct problem *problem) {
-  const struct import *import = context;
+  struct import *import = context;
   const attn_status status = attn_filler_keys(import->filler, first, rows, numbers);
+  if (status == ATTN_OK) give(import);
   return status == ATTN_OK || problem_set_status(problem, status, "/keys");
 }
 
 static bool import_values(void *context, size_t first, size_t rows, const float *numbers,
                           struct problem *problem) {
-  const struct import *import = context;
+  struct import *import = context;
   const attn_status status = attn_filler_values(import->filler, first, rows, numbers);
+  if (status == ATTN_OK) give(import);
   return status == ATTN_OK || problem_set_status(problem, status, "/values");
 }
 
 void import_free(struct import *import) {
   if (!import) return;
+  arriving_end(import->arriving);
   budget_give(&import->api->budget, import->charge);
   tensor_upload_free(import->upload);
   attn_filler_free(import->filler);
@@ -138,7 +165,7 @@ void import_free(struct import *import) {
   free(import);
 }
 
-struct import *import_create(struct api *api, const struct memory_override *override) {
+struct import *import_create(struct api *api, const struct memory_override *override, bool ahead) {
   struct import *import = calloc(1, sizeof *import);
   if (!import) return NULL;
   const struct tensor_rows_sink sink = {
@@ -149,10 +176,17 @@ struct import *import_create(struct api *api, const struct memory_override *over
       .held_bytes = api->max_body_bytes,
       .rows = &sink};
   import->api = api;
+  import->ahead = ahead;
   import->upload = tensor_upload_create(&options);
   if (import->upload) return import;
   import_free(import);
   return NULL;
+}
+
+struct arriving *import_arriving(struct import *import) {
+  struct arriving *arriving = import->arriving;
+  import->arriving = NULL;
+  return arriving;
 }
 
 bool import_feed(struct import *import, const char *bytes, size_t count, struct problem *problem) {

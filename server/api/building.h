@@ -21,11 +21,15 @@ struct memory *building_make(struct api *api, const char *name, const struct mem
 /* From a binary body that comes in pieces. */
 struct import;
 
-/* The override has to stay as it is; NULL: none. NULL where memory is short. */
-struct import *import_create(struct api *api, const struct memory_override *override);
+/* The override has to stay as it is; NULL: none. `ahead`: the writer may store what has
+ * come while more comes. NULL where memory is short. */
+struct import *import_create(struct api *api, const struct memory_override *override, bool ahead);
 bool import_feed(struct import *import, const char *bytes, size_t count, struct problem *problem);
 struct memory *import_finish(struct import *import, const char *name, size_t *charge,
                              struct problem *problem);
+/* Of a memory that was made: what of it was given to the writer ahead, or NULL. The
+ * caller's. */
+struct arriving *import_arriving(struct import *import);
 void import_free(struct import *import); /* accepts NULL */
 
 #endif

@@ -3,6 +3,8 @@
 
 #include <stdlib.h>
 
+#include "engine/arriving.h"
+
 static void changing_free(struct changing *changing) {
   memory_free(changing->write.memory);
   memory_free(changing->write.after);
@@ -18,6 +20,7 @@ static void complete(struct changing *changing) {
 }
 
 void changing_refuse(struct changing *changing, const struct problem *problem) {
+  arriving_end(changing->write.arriving);
   budget_give(&changing->api->budget, changing->write.charge);
   http_reply_problem(changing->reply, problem);
   complete(changing);

@@ -74,11 +74,19 @@ double api_get_memory_cost(void *context, const struct http_request *request) {
 
 /* ---- Creating and replacing ---- */
 
+/* What would be refused as things are need not be stored for nothing. */
+static bool is_worth_storing(struct api *api, const struct http_request *request) {
+  struct memory *memory = registry_pin(api->registry, request->name);
+  const int64_t version = memory ? memory->version : 0;
+  memory_free(memory);
+  return api_preconditions_hold(request, version);
+}
+
 static bool begin_upload(void *context, const struct http_request *request, uint64_t length,
                          void **upload, struct problem *problem) {
   (void)length;
   if (request->body_media != HTTP_TENSORS) return true;
-  *upload = import_create(context, NULL);
+  *upload = import_create(context, NULL, is_worth_storing(context, request));
   return *upload || problem_set_status(problem, ATTN_NO_MEMORY, "");
 }
 
@@ -102,18 +110,18 @@ static void answer_put(struct changing *changing) {
   api_finish(changing->api, reply);
 }
 
-static struct memory *memory_of(struct api *api, const struct http_request *request, size_t *charge,
-                                struct problem *problem) {
-  struct memory *memory = NULL;
+static bool read_memory(struct api *api, const struct http_request *request, struct write *write,
+                        struct problem *problem) {
   struct memory_body body;
   if (request->upload) {
-    memory = import_finish(request->upload, request->name, charge, problem);
+    write->memory = import_finish(request->upload, request->name, &write->charge, problem);
+    if (write->memory) write->arriving = import_arriving(request->upload);
     import_free(request->upload);
   } else if (body_parse_memory(request->body, request->body_length, &body, problem)) {
-    memory = building_make(api, request->name, &body, charge, problem);
+    write->memory = building_make(api, request->name, &body, &write->charge, problem);
     memory_body_free(&body);
   }
-  return memory;
+  return write->memory;
 }
 
 void api_put_memory(void *context, const struct http_request *request, struct http_reply *reply) {
@@ -125,8 +133,7 @@ void api_put_memory(void *context, const struct http_request *request, struct ht
   }
   struct problem problem;
   struct write *write = &changing->write;
-  write->memory = memory_of(api, request, &write->charge, &problem);
-  if (write->memory) {
+  if (read_memory(api, request, write, &problem)) {
     changing_submit(changing);
   } else {
     write->charge = 0;

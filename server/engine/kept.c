@@ -90,6 +90,18 @@ void kept_take_over(struct kept *kept, const int64_t *chunks, size_t count) {
     kept->parts[i].chunk = chunks[i];
 }
 
+bool kept_take_stored(struct kept *kept, attn_block *const *blocks, const int64_t *chunks,
+                      size_t count) {
+  bool same = count <= kept->blocks;
+  for (size_t i = 0; same && i < count; i++)
+    same = kept->parts[i].address == blocks[i];
+  for (size_t i = 0; same && i < count; i++) {
+    kept->parts[i].chunk = chunks[i];
+    kept->parts[i].ours = true;
+  }
+  return same;
+}
+
 /* ---- Storing ---- */
 
 size_t kept_missing_bytes(const struct kept *kept, const struct memory *memory) {
@@ -100,20 +112,23 @@ size_t kept_missing_bytes(const struct kept *kept, const struct memory *memory) 
   return bytes;
 }
 
-static bool encode_part(const struct kept *kept, const struct memory *memory, size_t index,
-                        struct buffer *out) {
+bool kept_encode_block(const attn_snapshot *shape, const attn_block *block, struct buffer *out) {
   buffer_clear(out);
-  if (index >= kept->blocks) {
-    tag_run_encode(row_tags_run(memory->tags, index - kept->blocks), out);
-    return out->status == BUFFER_OK;
-  }
-  const attn_block *block = attn_snapshot_block(memory->snapshot, index);
-  const size_t size = attn_block_encoded_size(memory->snapshot, block);
+  const size_t size = attn_block_encoded_size(shape, block);
   char *room = buffer_reserve(out, size);
   if (!room) return false;
-  attn_block_encode(memory->snapshot, block, room);
+  attn_block_encode(shape, block, room);
   buffer_advance(out, size);
   return true;
+}
+
+static bool encode_part(const struct kept *kept, const struct memory *memory, size_t index,
+                        struct buffer *out) {
+  if (index < kept->blocks)
+    return kept_encode_block(memory->snapshot, attn_snapshot_block(memory->snapshot, index), out);
+  buffer_clear(out);
+  tag_run_encode(row_tags_run(memory->tags, index - kept->blocks), out);
+  return out->status == BUFFER_OK;
 }
 
 enum store_status kept_store(struct kept *kept, struct kept_place *place,

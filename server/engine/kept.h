@@ -38,6 +38,14 @@ void kept_abandon(struct kept *kept, const struct kept_place *place);
 /* Parts that were read from the store, in order. */
 void kept_take_over(struct kept *kept, const int64_t *chunks, size_t count);
 
+/* The bytes of a block's chunk, in the place of what the buffer had. False: no memory. */
+bool kept_encode_block(const attn_snapshot *shape, const attn_block *block, struct buffer *out);
+
+/* Blocks that were stored on the way, the first ones, in order. False where they are not
+ * the memory's: then nothing of it is stored. */
+bool kept_take_stored(struct kept *kept, attn_block *const *blocks, const int64_t *chunks,
+                      size_t count);
+
 /* Within a transaction, when nothing is missing: the base record. */
 enum store_status kept_put_base(const struct kept *kept, const struct kept_place *place,
                                 const struct memory *memory, const struct receipts *receipts);

@@ -1,7 +1,8 @@
 /* What is too large for one transaction between two batches.
  *
  * A large new memory is stored ahead of its base, under an id of its own; its
- * write joins a batch when all is there. A fold (the changes of a memory have
+ * write joins a batch when all is there. Part of it may be there when the write
+ * comes (arriving.c). A fold (the changes of a memory have
  * become many; what they lead to is stored as chunks, and a new base takes their
  * place) does the same with the version it began with, while the memory goes on
  * changing: what it has stored is used by the base that ends it, and if the
@@ -13,22 +14,41 @@
 
 #include <stdlib.h>
 
+#include "engine/arriving.h"
+
 /* A fold writes the blocks that changed: it is due once the changes are a good
  * part of those, or so many that a restart would take long. */
 enum { FOLD_LEAST = 1 << 20, FOLD_MOST = 64 << 20, FOLD_PART = 4 };
 
+/* Bytes that may be stored within a batch. */
+enum { SMALL_MEMORY = 4 << 20 };
+
+bool staging_is_worth_it(const struct memory *memory) {
+  size_t bytes = 0;
+  for (size_t i = 0; i < attn_snapshot_block_count(memory->snapshot) && bytes <= SMALL_MEMORY; i++)
+    bytes += attn_block_encoded_size(memory->snapshot, attn_snapshot_block(memory->snapshot, i));
+  return bytes > SMALL_MEMORY;
+}
+
+static bool begin_storing(struct write *write, struct store *store, struct staged *staged) {
+  if (write->arriving) {
+    const bool taken = arriving_take(write->arriving, write->memory, staged);
+    if (taken) write->arriving = NULL;
+    return taken;
+  }
+  *staged = (struct staged){.place = {.store = store, .id = store_new_id(store), .next_chunk = 1},
+                            .kept = kept_create(write->memory)};
+  return staged->kept;
+}
+
 struct staging *staging_of_write(struct write *write, struct store *store) {
   struct staging *staging = calloc(1, sizeof *staging);
-  struct kept *kept = staging ? kept_create(write->memory) : NULL;
-  if (!kept) {
+  if (!staging || !begin_storing(write, store, &staging->staged)) {
     free(staging);
     return NULL;
   }
-  *staging = (struct staging){
-      .write = write,
-      .memory = memory_ref(write->memory),
-      .staged = {.place = {.store = store, .id = store_new_id(store), .next_chunk = 1},
-                 .kept = kept}};
+  staging->write = write;
+  staging->memory = memory_ref(write->memory);
   return staging;
 }
 

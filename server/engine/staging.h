@@ -16,6 +16,9 @@ struct staging {
   struct staging *following; /* the writer's */
 };
 
+/* Whether a new memory is too large to be stored within a batch. */
+bool staging_is_worth_it(const struct memory *memory);
+
 /* NULL: no memory. */
 struct staging *staging_of_write(struct write *write, struct store *store);
 struct staging *staging_of_fold(struct tip *tip);

@@ -8,9 +8,9 @@
  * sees what a crash could take back.
  *
  * What would hold others up is done in slices, one between two batches: storing
- * large new memories, folding (staging.c), and sweeping away what folds, deletes
- * and replacements leave behind. A backup is not: SQLite copies the store in one
- * go, and writes wait for it.
+ * large new memories, some before they have come whole (arriving.c), folding
+ * (staging.c), and sweeping away what folds, deletes and replacements leave behind. A backup is
+ * not: SQLite copies the store in one go, and writes wait for it.
  *
  * A disk that is full fails the batch. Where that had more than one write they
  * are tried again one by one, since a small one may still fit; so they are where
@@ -30,20 +30,20 @@
  * thread's alone. */
 #include "engine/writer.h"
 
-#include <errno.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdlib.h>
-#include <string.h>
 
 #include "base/clock.h"
+#include "engine/arriving.h"
+#include "engine/copying.h"
 #include "engine/load.h"
+#include "engine/refusal.h"
 #include "engine/staging.h"
 #include "engine/tips.h"
 
-/* Bytes per slice, of what is swept while there are writes, of what a small memory
- * may have to be stored within a batch; and writes per batch. */
-enum { SLICE = 64 << 20, SMALL_SLICE = 8 << 20, SMALL_MEMORY = 4 << 20, MOST_WRITES = 1024 };
+/* Bytes per slice, of what is swept while there are writes; and writes per batch. */
+enum { SLICE = 64 << 20, SMALL_SLICE = 8 << 20, MOST_WRITES = 1024 };
 
 /* Milliseconds between attempts to publish where RAM is short. */
 enum { RETRY_MS = 20 };
@@ -66,7 +66,8 @@ struct writer {
 
   /* the thread's */
   struct tips *tips;
-  struct tip *batch; /* those that the batch under way has to do with */
+  struct arrivals *arrivals; /* NULL without a store; others give to it */
+  struct tip *batch;         /* those that the batch under way has to do with */
   size_t memory_count;
   int64_t floor;                  /* the largest version of a deleted memory */
   struct staging *staging;        /* in order; a fold is alone */
@@ -137,17 +138,9 @@ static void publish(struct writer *writer, struct tip *tip) {
 
 /* ---- A batch ---- */
 
-/* As before it was applied. */
-static void reset(struct write *write) {
-  memory_free(write->after);
-  write->after = NULL;
-  write->failed = write->created = write->existed = false;
-  write->inserted = write->updated = write->deleted = 0;
-}
-
 /* Said once, whatever met it: a write, a fold, or the removal of garbage. */
 static void note_failure(struct writer *writer) {
-  const char *failure = writer->config.store ? store_failure(writer->config.store) : NULL;
+  const char *failure = writer_failure(writer);
   if (!failure || writer->failure_noted) return;
   writer->failure_noted = true;
   LOG(writer->config.log, LOG_ERROR, "store_failed", log_text("reason", failure));
@@ -155,19 +148,7 @@ static void note_failure(struct writer *writer) {
 
 static void fail_for_store(struct writer *writer, struct write *write, enum store_status status) {
   note_failure(writer);
-  reset(write);
-  write->failed = true;
-  if (status == STORE_FULL)
-    problem_set(&write->problem, PROBLEM_STORAGE_FULL, "",
-                "the disk of the data folder is full; nothing was changed, and queries go on");
-  else if (status == STORE_NO_MEMORY)
-    problem_set(&write->problem, PROBLEM_OUT_OF_MEMORY, "",
-                "there is not enough memory for this change; nothing was changed");
-  else
-    problem_set(&write->problem, PROBLEM_STORE_FAILED, "",
-                "the store has failed (%s); queries go on, but nothing is written any more",
-                store_failure(writer->config.store) ? store_failure(writer->config.store)
-                                                    : "it is damaged");
+  write_refuse(write, status, writer_failure(writer));
 }
 
 static void apply_put(struct writer *writer, struct write *write, const struct staged *staged,
@@ -308,6 +289,8 @@ static void finish(struct writer *writer, struct write *write) {
     count(writer, write->failed ? METRIC_WRITES_REFUSED : METRIC_WRITES);
   budget_give(writer->config.budget, write->charge);
   write->charge = 0;
+  arriving_end(write->arriving);
+  write->arriving = NULL;
   write->done(write);
 }
 
@@ -336,7 +319,7 @@ static void run_writes(struct writer *writer, struct write *first, bool expire) 
     while (first) {
       struct write *following = first->following;
       first->following = NULL;
-      reset(first);
+      write_reset(first);
       run_writes(writer, first, false);
       first = following;
     }
@@ -349,16 +332,10 @@ static void run_writes(struct writer *writer, struct write *first, bool expire) 
 
 /* ---- Chores ---- */
 
-static bool is_large(const struct memory *memory) {
-  size_t bytes = 0;
-  for (size_t i = 0; i < attn_snapshot_block_count(memory->snapshot) && bytes <= SMALL_MEMORY; i++)
-    bytes += attn_block_encoded_size(memory->snapshot, attn_snapshot_block(memory->snapshot, i));
-  return bytes > SMALL_MEMORY;
-}
-
 /* Not what would be refused as things are: so that it isn't stored for nothing. */
 static bool has_to_be_staged(struct writer *writer, const struct write *write) {
-  if (write->kind != WRITE_PUT || !writer->config.store || !is_large(write->memory)) return false;
+  if (write->kind != WRITE_PUT || !writer->config.store || !staging_is_worth_it(write->memory))
+    return false;
   const struct tip *tip = tips_find(writer->tips, write->name);
   const bool exists = tip && tip->now.memory;
   if (exists && write->only_if_missing) return false;
@@ -451,6 +428,12 @@ static void stage_on(struct writer *writer, bool end) {
   staging_free(staging);
 }
 
+/* What comes of an arrival that has ended is garbage. */
+static void arrive(struct writer *writer) {
+  arrivals_work(writer->arrivals);
+  writer->garbage = true;
+}
+
 static void sweep(struct writer *writer, size_t bytes) {
   const enum store_status status = store_sweep(writer->config.store, bytes, &writer->garbage);
   writer->swept = clock_seconds();
@@ -461,24 +444,6 @@ static void sweep(struct writer *writer, size_t bytes) {
 
 /* ---- Backups ---- */
 
-static void back_up(struct writer *writer, struct write *write) {
-  if (!writer->config.store) {
-    write->failed = true;
-    problem_set(&write->problem, PROBLEM_NO_STORE, "",
-                "this server keeps everything in RAM only (data_dir is empty)");
-  } else {
-    const enum store_status status = store_backup(writer->config.store, write->path);
-    const int error = errno;
-    write->failed = status != STORE_OK;
-    if (status == STORE_FAILED && !store_failure(writer->config.store))
-      problem_set(&write->problem, PROBLEM_INTERNAL, "", "the copy could not be written: %s",
-                  strerror(error));
-    else if (status != STORE_OK)
-      fail_for_store(writer, write, status);
-  }
-  finish(writer, write);
-}
-
 static struct write *take_backups(struct writer *writer, struct write *first) {
   for (struct write **at = &first; *at;) {
     struct write *write = *at;
@@ -488,7 +453,9 @@ static struct write *take_backups(struct writer *writer, struct write *first) {
     }
     *at = write->following;
     write->following = NULL;
-    back_up(writer, write);
+    write_copy(write, writer->config.store);
+    note_failure(writer);
+    finish(writer, write);
   }
   return first;
 }
@@ -542,13 +509,17 @@ static bool is_store_usable(const struct writer *writer) {
   return writer->config.store && !store_failure(writer->config.store);
 }
 
+static bool is_arriving(const struct writer *writer) {
+  return writer->arrivals && arrivals_are_due(writer->arrivals);
+}
+
 /* How long the thread may sleep where nobody writes; INT64_MAX: for ever. The wall
  * clock may be set, so what it says is not believed for more than a second. */
 static int64_t idle_ms(const struct writer *writer) {
   const int64_t soonest = tips_soonest(writer->tips), now = clock_wall_ms();
   const double resting = writer->rest_until - clock_seconds();
   int64_t ms = INT64_MAX;
-  if (writer->staging) return 0;
+  if (writer->staging || is_arriving(writer)) return 0;
   if (soonest != NEVER_EXPIRES)
     ms = soonest <= now ? 0 : soonest - now < 1000 ? soonest - now : 1000;
   if (is_store_usable(writer) && (writer->garbage || writer->folds)) ms = 0;
@@ -592,6 +563,8 @@ static void do_chores(struct writer *writer, bool busy, bool end) {
   if (able) begin_fold(writer);
   if (writer->staging)
     stage_on(writer, end);
+  else if (is_arriving(writer))
+    arrive(writer);
   else if (able && writer->garbage && (!busy || clock_seconds() > writer->swept + SWEEP_SECONDS))
     sweep(writer, busy ? SMALL_SLICE : SLICE);
 }
@@ -629,6 +602,17 @@ bool writer_submit(struct writer *writer, struct write *write) {
   return taken;
 }
 
+static void wake(void *context) {
+  struct writer *writer = context;
+  pthread_mutex_lock(&writer->mutex);
+  pthread_cond_signal(&writer->submitted);
+  pthread_mutex_unlock(&writer->mutex);
+}
+
+struct arriving *writer_expect(struct writer *writer, const attn_snapshot *shape, size_t blocks) {
+  return writer->arrivals ? arriving_create(writer->arrivals, shape, blocks) : NULL;
+}
+
 struct writer *writer_create(const struct writer_config *config) {
   struct writer *writer = calloc(1, sizeof *writer);
   pthread_condattr_t attributes;
@@ -644,7 +628,9 @@ struct writer *writer_create(const struct writer_config *config) {
   pthread_condattr_destroy(&attributes);
   pthread_cond_init(&writer->loading_ended, NULL);
   writer->tips = tips_create();
-  writer->started = writer->tips && pthread_create(&writer->thread, NULL, run, writer) == 0;
+  if (config->store) writer->arrivals = arrivals_create(config->store, wake, writer);
+  writer->started = writer->tips && (writer->arrivals || !config->store) &&
+                    pthread_create(&writer->thread, NULL, run, writer) == 0;
   if (writer->started) return writer;
   writer->config.store = NULL; /* remains the caller's */
   writer_free(writer);
@@ -664,6 +650,7 @@ void writer_finish(struct writer *writer) {
 void writer_free(struct writer *writer) {
   if (!writer) return;
   writer_finish(writer);
+  arrivals_free(writer->arrivals);
   tips_free(writer->tips);
   store_close(writer->config.store);
   pthread_cond_destroy(&writer->submitted);

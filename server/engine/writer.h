@@ -35,8 +35,9 @@ struct write {
 
   /* PUT. The writer numbers it and takes references of its own. */
   struct memory *memory;
-  size_t charge;        /* what was taken from the budget for it; the writer gives it back */
-  bool only_if_missing; /* else nothing happens: not a failure */
+  size_t charge;             /* what was taken from the budget for it; the writer gives it back */
+  bool only_if_missing;      /* else nothing happens: not a failure */
+  struct arriving *arriving; /* NULL, or what was given of it; the writer's from submission on */
 
   /* ROWS; REMOVAL has ids alone. */
   const float *keys, *values;
@@ -84,6 +85,12 @@ struct writer;
  * was submitted. NULL where threads or memory are short: then the store remains
  * the caller's. */
 struct writer *writer_create(const struct writer_config *config);
+
+/* A large memory is to be put whose blocks can be given before they are all there
+ * (engine/arriving.h): how many, and a snapshot of their shape. It goes with the
+ * write, or is ended, before writer_free(). NULL where nothing is kept, or memory is
+ * short: then it is stored when the write comes, as any other. */
+struct arriving *writer_expect(struct writer *writer, const attn_snapshot *shape, size_t blocks);
 
 /* False where the writer is to end: then nothing happens to the write. */
 bool writer_submit(struct writer *writer, struct write *write);

@@ -75,6 +75,49 @@ START_TEST(test_like_an_append) {
 }
 END_TEST
 
+/* Blocks can be had as they become whole, and are then left alone. */
+START_TEST(test_blocks_before_the_end) {
+  const attn_dtype dtype = (attn_dtype)_i;
+  rng r = rng_for_case(700 + (uint64_t)_i);
+  table t = table_random(&r, 9000, 20, 30, dtype);
+  attn_snapshot *appended = memory_of(&t, dtype), *filled = NULL;
+  attn_filler *filler = filler_of(appended, t.rows);
+  const size_t count = attn_snapshot_block_count(appended), rows = t.rows;
+  attn_block *seen[64] = {NULL};
+  size_t whole = 0, beyond = 0;
+  ck_assert(count > 1 && count < COUNT(seen));
+  ck_assert_uint_eq(attn_filler_block_count(filler), count);
+  CHECK_STATUS(ATTN_OK, attn_filler_keys(filler, 0, rows, t.keys));
+  for (size_t first = 0, taken; first < rows; first += taken) {
+    const size_t piece = rng_between(&r, 1, 700);
+    taken = piece < rows - first ? piece : rows - first;
+    CHECK_STATUS(ATTN_OK, attn_filler_values(filler, first, taken, t.values + first * t.dv));
+    while ((seen[whole] = attn_filler_block(filler, whole)))
+      beyond += attn_block_rows(seen[whole++]);
+    /* those that have all their rows, and no others */
+    ck_assert_uint_le(beyond, first + taken);
+    const attn_block *next = attn_snapshot_block(appended, whole);
+    if (next) ck_assert_uint_gt(beyond + attn_block_rows(next), first + taken);
+    if (whole == 0) continue;
+    CHECK_STATUS(ATTN_BAD_ARGUMENT, attn_filler_keys(filler, beyond - 1, 1, t.keys));
+    CHECK_STATUS(ATTN_BAD_ARGUMENT, attn_filler_values(filler, 0, 1, t.values));
+  }
+  ck_assert_uint_eq(whole, count);
+  CHECK_STATUS(ATTN_OK, attn_filler_finish(filler, &filled));
+  for (size_t b = 0; b < count; b++)
+    ck_assert_ptr_eq(seen[b], attn_snapshot_block(filled, b));
+  attn_filler_free(filler);
+  check_rows(filled, &t);
+  check_extent(filled, &t);
+  check_same_answers(700 + (uint64_t)_i, filled, appended);
+  ck_assert_uint_eq(attn_filler_block_count(NULL), 0);
+  ck_assert_ptr_null(attn_filler_block(NULL, 0));
+  attn_snapshot_free(appended);
+  attn_snapshot_free(filled);
+  table_free(&t);
+}
+END_TEST
+
 /* One row of one stream is missing, whichever it is: no snapshot. */
 START_TEST(test_every_row_is_needed) {
   enum { ROWS = 150 };
@@ -176,6 +219,7 @@ END_TEST
 int main(void) {
   Suite *suite = suite_create("filler");
   add_dtype_test(suite, "like an append", test_like_an_append);
+  add_dtype_test(suite, "blocks before the end", test_blocks_before_the_end);
   add_test(suite, "every row", test_every_row_is_needed);
   add_dtype_test(suite, "refused", test_refused_numbers);
   add_test(suite, "arguments", test_arguments);

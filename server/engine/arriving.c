@@ -1,0 +1,261 @@
+/* Storing what is still arriving.
+ *
+ * A large upload takes as long to be received as to be stored, and the two can
+ * go on at the same time. So blocks that have all their rows are given to the
+ * writer before the upload has ended. It stores them by the slice, as a chore,
+ * under an id that no base names. Then there are two ends:
+ *
+ *   a write  puts the memory. What was stored is taken over by its staging, which
+ *            stores what is missing, and all is checked as if nothing had been
+ *            stored: limits, preconditions, the disk.
+ *   no write The upload broke off or was refused. The chunks are garbage, and are
+ *            swept as such, at the latest when the store is opened again.
+ *
+ * The invariant: this is about time and nothing else. A slice that fails, for want
+ * of room or for whatever reason, is not told to anybody: its arrival is stored
+ * anew when its write is there, and that fails or not on its own account.
+ *
+ * A client that is slow holds nobody up, since nothing is done before a slice has
+ * come. What it can have on the disk is no more than what it has in RAM, which the
+ * budget bounds. Keys mostly come whole before the first value does, and then no
+ * block is whole before half of the body is there: the first half of an upload is
+ * received and not stored. Storing keys apart from values was left for that: it
+ * would be another form of chunks, for loading too.
+ *
+ * Owners: the list, the marks of each arrival and the blocks by `mutex`, which is
+ * the last one to be taken. Numbers of chunks are the writer's thread's alone. The
+ * blocks of a slice under way, from `stored` to `busy`, are that thread's too. An
+ * arrival is freed by the writer alone, so that it may be given to by a thread that
+ * knows nothing of the writer's end. */
+#include "engine/arriving.h"
+
+#include <pthread.h>
+#include <stdlib.h>
+
+struct arriving {
+  struct arrivals *of;
+  attn_snapshot *shape;
+  struct kept_place place; /* the id is 0 until something is stored */
+  int64_t *chunks;         /* of the blocks that are stored */
+  size_t count, given, stored, busy;
+  bool ended, failed;
+  struct arriving *following;
+  attn_block *blocks[]; /* references; NULL where they were let go */
+};
+
+struct arrivals {
+  struct store *store;
+  void (*wake)(void *context);
+  void *context;
+  pthread_mutex_t mutex;
+  struct arriving *first;
+};
+
+/* ---- Marks ---- */
+
+static size_t slice_blocks(const struct arriving *arriving) {
+  const attn_block *block = arriving->blocks[arriving->stored];
+  const size_t bytes = block ? attn_block_encoded_size(arriving->shape, block) : 1;
+  return bytes < ARRIVING_SLICE ? ARRIVING_SLICE / bytes : 1;
+}
+
+static bool is_due(const struct arriving *arriving) {
+  if (arriving->ended) return true;
+  return !arriving->failed && arriving->given > arriving->stored &&
+         arriving->given - arriving->stored >= slice_blocks(arriving);
+}
+
+/* All but those of a slice under way. */
+static void let_go(struct arriving *arriving) {
+  for (size_t i = 0; i < arriving->given; i++) {
+    if (i >= arriving->stored && i < arriving->busy) continue;
+    attn_block_free(arriving->blocks[i]);
+    arriving->blocks[i] = NULL;
+  }
+}
+
+/* ---- Giving ---- */
+
+struct arriving *arriving_create(struct arrivals *arrivals, const attn_snapshot *shape,
+                                 size_t blocks) {
+  struct arriving *arriving = calloc(1, sizeof *arriving + blocks * sizeof(attn_block *));
+  int64_t *chunks = calloc(blocks + 1, sizeof *chunks);
+  attn_snapshot *empty = NULL;
+  if (arriving && chunks)
+    attn_snapshot_create_typed(&empty, attn_snapshot_key_dim(shape), attn_snapshot_value_dim(shape),
+                               attn_snapshot_dtype(shape));
+  if (!empty) {
+    free(arriving);
+    free(chunks);
+    return NULL;
+  }
+  arriving->of = arrivals;
+  arriving->shape = empty;
+  arriving->chunks = chunks;
+  arriving->count = blocks;
+  pthread_mutex_lock(&arrivals->mutex);
+  arriving->following = arrivals->first;
+  arrivals->first = arriving;
+  pthread_mutex_unlock(&arrivals->mutex);
+  return arriving;
+}
+
+void arriving_give(struct arriving *arriving, attn_block *block) {
+  struct arrivals *arrivals = arriving->of;
+  pthread_mutex_lock(&arrivals->mutex);
+  if (!arriving->failed && arriving->given < arriving->count)
+    arriving->blocks[arriving->given++] = attn_block_ref(block);
+  const bool due = is_due(arriving);
+  pthread_mutex_unlock(&arrivals->mutex);
+  if (due) arrivals->wake(arrivals->context);
+}
+
+void arriving_end(struct arriving *arriving) {
+  if (!arriving) return;
+  struct arrivals *arrivals = arriving->of;
+  pthread_mutex_lock(&arrivals->mutex);
+  let_go(arriving);
+  arriving->ended = true;
+  pthread_mutex_unlock(&arrivals->mutex);
+  arrivals->wake(arrivals->context);
+}
+
+/* ---- Storing ---- */
+
+static void abandon(struct arriving *arriving) {
+  for (size_t i = 0; i < arriving->stored; i++)
+    store_abandon_chunk(arriving->of->store, arriving->place.id, arriving->chunks[i]);
+}
+
+static enum store_status put_blocks(struct arriving *arriving, size_t first, size_t end) {
+  struct kept_place *place = &arriving->place;
+  struct buffer bytes;
+  buffer_init(&bytes, 0);
+  enum store_status status = store_begin(place->store);
+  for (size_t i = first; i < end && status == STORE_OK; i++) {
+    if (!kept_encode_block(arriving->shape, arriving->blocks[i], &bytes)) {
+      status = STORE_NO_MEMORY;
+      break;
+    }
+    arriving->chunks[i] = place->next_chunk++;
+    status =
+        store_put_chunk(place->store, place->id, arriving->chunks[i], bytes.data, bytes.length);
+  }
+  buffer_free(&bytes);
+  if (status == STORE_OK)
+    status = store_commit(place->store);
+  else
+    store_rollback(place->store);
+  return status;
+}
+
+static void store_slice(struct arriving *arriving, size_t first, size_t end) {
+  struct arrivals *arrivals = arriving->of;
+  if (arriving->place.id == 0)
+    arriving->place = (struct kept_place){
+        .store = arrivals->store, .id = store_new_id(arrivals->store), .next_chunk = 1};
+  const enum store_status status = put_blocks(arriving, first, end);
+  if (status != STORE_OK) abandon(arriving);
+  pthread_mutex_lock(&arrivals->mutex);
+  arriving->stored = arriving->busy = status == STORE_OK ? end : 0;
+  arriving->failed = status != STORE_OK;
+  if (arriving->ended || arriving->failed) let_go(arriving);
+  pthread_mutex_unlock(&arrivals->mutex);
+}
+
+/* ---- The writer's ---- */
+
+static void nothing(void *context) {
+  (void)context;
+}
+
+struct arrivals *arrivals_create(struct store *store, void (*wake)(void *context), void *context) {
+  struct arrivals *arrivals = calloc(1, sizeof *arrivals);
+  if (!arrivals) return NULL;
+  arrivals->store = store;
+  arrivals->wake = wake ? wake : nothing;
+  arrivals->context = context;
+  pthread_mutex_init(&arrivals->mutex, NULL);
+  return arrivals;
+}
+
+/* Out of the list. */
+static void take_out(struct arriving *arriving) {
+  struct arriving **at = &arriving->of->first;
+  pthread_mutex_lock(&arriving->of->mutex);
+  while (*at != arriving)
+    at = &(*at)->following;
+  *at = arriving->following;
+  pthread_mutex_unlock(&arriving->of->mutex);
+}
+
+static void arriving_free(struct arriving *arriving) {
+  arriving->busy = 0;
+  let_go(arriving);
+  attn_snapshot_free(arriving->shape);
+  free(arriving->chunks);
+  free(arriving);
+}
+
+void arrivals_free(struct arrivals *arrivals) {
+  if (!arrivals) return;
+  while (arrivals->first) {
+    struct arriving *arriving = arrivals->first;
+    arrivals->first = arriving->following;
+    arriving_free(arriving);
+  }
+  pthread_mutex_destroy(&arrivals->mutex);
+  free(arrivals);
+}
+
+/* With the mutex held: the last one in the list, which is the oldest one. */
+static struct arriving *find_due(const struct arrivals *arrivals) {
+  struct arriving *found = NULL;
+  for (struct arriving *arriving = arrivals->first; arriving; arriving = arriving->following)
+    if (is_due(arriving)) found = arriving;
+  return found;
+}
+
+bool arrivals_are_due(struct arrivals *arrivals) {
+  pthread_mutex_lock(&arrivals->mutex);
+  const bool due = find_due(arrivals) != NULL;
+  pthread_mutex_unlock(&arrivals->mutex);
+  return due;
+}
+
+void arrivals_work(struct arrivals *arrivals) {
+  size_t first = 0, end = 0;
+  pthread_mutex_lock(&arrivals->mutex);
+  struct arriving *arriving = find_due(arrivals);
+  const bool ended = arriving && arriving->ended;
+  if (arriving && !ended) {
+    first = arriving->stored;
+    end = arriving->busy = first + slice_blocks(arriving);
+  }
+  pthread_mutex_unlock(&arrivals->mutex);
+  if (!arriving) return;
+  if (!ended) {
+    store_slice(arriving, first, end);
+    return;
+  }
+  abandon(arriving);
+  take_out(arriving);
+  arriving_free(arriving);
+}
+
+bool arriving_take(struct arriving *arriving, const struct memory *memory, struct staged *staged) {
+  struct kept *kept = kept_create(memory);
+  if (!kept) return false;
+  const bool same = kept_take_stored(kept, arriving->blocks, arriving->chunks, arriving->stored);
+  if (same && arriving->stored > 0)
+    *staged = (struct staged){.place = arriving->place, .kept = kept};
+  else
+    *staged = (struct staged){.place = {.store = arriving->of->store,
+                                        .id = store_new_id(arriving->of->store),
+                                        .next_chunk = 1},
+                              .kept = kept};
+  if (!same) abandon(arriving);
+  take_out(arriving);
+  arriving_free(arriving);
+  return true;
+}
