@@ -44,9 +44,7 @@ struct arriving {
 };
 
 struct arrivals {
-  struct store *store;
-  void (*wake)(void *context);
-  void *context;
+  struct arrivals_config config;
   pthread_mutex_t mutex;
   struct arriving *first;
 };
@@ -56,7 +54,8 @@ struct arrivals {
 static size_t slice_blocks(const struct arriving *arriving) {
   const attn_block *block = arriving->blocks[arriving->stored];
   const size_t bytes = block ? attn_block_encoded_size(arriving->shape, block) : 1;
-  return bytes < ARRIVING_SLICE ? ARRIVING_SLICE / bytes : 1;
+  const size_t slice = arriving->of->config.slice;
+  return bytes < slice ? slice / bytes : 1;
 }
 
 static bool is_due(const struct arriving *arriving) {
@@ -107,7 +106,7 @@ void arriving_give(struct arriving *arriving, attn_block *block) {
     arriving->blocks[arriving->given++] = attn_block_ref(block);
   const bool due = is_due(arriving);
   pthread_mutex_unlock(&arrivals->mutex);
-  if (due) arrivals->wake(arrivals->context);
+  if (due) arrivals->config.wake(arrivals->config.context);
 }
 
 void arriving_end(struct arriving *arriving) {
@@ -117,14 +116,14 @@ void arriving_end(struct arriving *arriving) {
   let_go(arriving);
   arriving->ended = true;
   pthread_mutex_unlock(&arrivals->mutex);
-  arrivals->wake(arrivals->context);
+  arrivals->config.wake(arrivals->config.context);
 }
 
 /* ---- Storing ---- */
 
 static void abandon(struct arriving *arriving) {
   for (size_t i = 0; i < arriving->stored; i++)
-    store_abandon_chunk(arriving->of->store, arriving->place.id, arriving->chunks[i]);
+    store_abandon_chunk(arriving->of->config.store, arriving->place.id, arriving->chunks[i]);
 }
 
 static enum store_status put_blocks(struct arriving *arriving, size_t first, size_t end) {
@@ -152,8 +151,9 @@ static enum store_status put_blocks(struct arriving *arriving, size_t first, siz
 static void store_slice(struct arriving *arriving, size_t first, size_t end) {
   struct arrivals *arrivals = arriving->of;
   if (arriving->place.id == 0)
-    arriving->place = (struct kept_place){
-        .store = arrivals->store, .id = store_new_id(arrivals->store), .next_chunk = 1};
+    arriving->place = (struct kept_place){.store = arrivals->config.store,
+                                          .id = store_new_id(arrivals->config.store),
+                                          .next_chunk = 1};
   const enum store_status status = put_blocks(arriving, first, end);
   if (status != STORE_OK) abandon(arriving);
   pthread_mutex_lock(&arrivals->mutex);
@@ -165,16 +165,10 @@ static void store_slice(struct arriving *arriving, size_t first, size_t end) {
 
 /* ---- The writer's ---- */
 
-static void nothing(void *context) {
-  (void)context;
-}
-
-struct arrivals *arrivals_create(struct store *store, void (*wake)(void *context), void *context) {
+struct arrivals *arrivals_create(const struct arrivals_config *config) {
   struct arrivals *arrivals = calloc(1, sizeof *arrivals);
   if (!arrivals) return NULL;
-  arrivals->store = store;
-  arrivals->wake = wake ? wake : nothing;
-  arrivals->context = context;
+  arrivals->config = *config;
   pthread_mutex_init(&arrivals->mutex, NULL);
   return arrivals;
 }
@@ -250,8 +244,8 @@ bool arriving_take(struct arriving *arriving, const struct memory *memory, struc
   if (same && arriving->stored > 0)
     *staged = (struct staged){.place = arriving->place, .kept = kept};
   else
-    *staged = (struct staged){.place = {.store = arriving->of->store,
-                                        .id = store_new_id(arriving->of->store),
+    *staged = (struct staged){.place = {.store = arriving->of->config.store,
+                                        .id = store_new_id(arriving->of->config.store),
                                         .next_chunk = 1},
                               .kept = kept};
   if (!same) abandon(arriving);

@@ -8,7 +8,7 @@
 struct arriving;
 struct arrivals; /* those of a writer */
 
-/* Bytes that are stored at once. */
+/* Bytes that are stored at once, usually. */
 enum { ARRIVING_SLICE = 64 << 20 };
 
 /* ---- For whoever has the rows, on any thread, one at a time ---- */
@@ -26,9 +26,16 @@ void arriving_end(struct arriving *arriving);
 
 /* ---- The writer's ---- */
 
-/* wake() is called, with no lock held, when arrivals_are_due() has become true.
- * NULL: no memory. */
-struct arrivals *arrivals_create(struct store *store, void (*wake)(void *context), void *context);
+struct arrivals_config {
+  struct store *store;
+  size_t slice; /* bytes */
+  /* Called, with no lock held, when arrivals_are_due() has become true. */
+  void (*wake)(void *context);
+  void *context;
+};
+
+/* NULL: no memory. */
+struct arrivals *arrivals_create(const struct arrivals_config *config);
 void arrivals_free(struct arrivals *arrivals); /* accepts NULL; those that are left end */
 
 /* Whether there is a slice to be stored, or something to be let go. */

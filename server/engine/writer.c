@@ -628,7 +628,12 @@ struct writer *writer_create(const struct writer_config *config) {
   pthread_condattr_destroy(&attributes);
   pthread_cond_init(&writer->loading_ended, NULL);
   writer->tips = tips_create();
-  if (config->store) writer->arrivals = arrivals_create(config->store, wake, writer);
+  const struct arrivals_config arriving = {
+      .store = config->store,
+      .slice = config->arriving_slice > 0 ? config->arriving_slice : ARRIVING_SLICE,
+      .wake = wake,
+      .context = writer};
+  if (config->store) writer->arrivals = arrivals_create(&arriving);
   writer->started = writer->tips && (writer->arrivals || !config->store) &&
                     pthread_create(&writer->thread, NULL, run, writer) == 0;
   if (writer->started) return writer;

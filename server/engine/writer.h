@@ -77,6 +77,7 @@ struct writer_config {
   struct log *log;
   struct metrics *metrics; /* NULL: nothing is counted */
   size_t max_memories, max_rows;
+  size_t arriving_slice; /* bytes; 0: as usual. For tests */
 };
 
 struct writer;

@@ -170,7 +170,7 @@ struct world {
   struct budget budget;
   struct writer *writer;
   struct log *log;
-  size_t max_memories;
+  size_t max_memories, arriving_slice;
 };
 
 static inline void world_start(struct world *world, struct store *store) {
@@ -183,7 +183,8 @@ static inline void world_start(struct world *world, struct store *store) {
                                        .log = world->log,
                                        .max_memories =
                                            world->max_memories ? world->max_memories : 1000000,
-                                       .max_rows = 10000000};
+                                       .max_rows = 10000000,
+                                       .arriving_slice = world->arriving_slice};
   ck_assert_ptr_nonnull(world->registry);
   world->writer = writer_create(&config);
   ck_assert_ptr_nonnull(world->writer);

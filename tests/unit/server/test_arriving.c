@@ -1,0 +1,346 @@
+/* Memories that are stored while they arrive: what is given ahead of a write is
+ * there when the write ends and no sooner, and what comes to nothing leaves
+ * nothing, neither chunks nor RAM. */
+#include <dirent.h>
+#include <sys/stat.h>
+
+#include "store_vfs.h"
+#include "writer_model.h"
+
+#include "engine/arriving.h"
+
+/* A block has 512 rows, which is a MiB. */
+enum { WIDE = 256, BLOCKS = 12, ROWS = BLOCKS * 512 - 100, SLICE = 2 << 20 };
+
+static struct memory *large_memory(const char *name) {
+  float *numbers = malloc(ROWS * WIDE * sizeof *numbers);
+  ck_assert_ptr_nonnull(numbers);
+  for (size_t i = 0; i < ROWS * WIDE; i++)
+    numbers[i] = (float)(i % 1000003);
+  struct memory *memory = memory_of_rows(name, 1, numbers, numbers, ROWS, WIDE, WIDE,
+                                         &(struct tags_edit){.added_count = ROWS});
+  ck_assert_uint_eq(attn_snapshot_block_count(memory->snapshot), BLOCKS);
+  free(numbers);
+  return memory;
+}
+
+static struct ticket *put_of(const char *name, struct memory *memory, struct arriving *arriving) {
+  struct ticket *ticket = calloc(1, sizeof *ticket);
+  sem_init(&ticket->done, 0, 0);
+  ticket->op.only_version = -1;
+  snprintf(ticket->name, sizeof ticket->name, "%s", name);
+  ticket->write = (struct write){.kind = WRITE_PUT,
+                                 .name = ticket->name,
+                                 .allowed = ticket_allowed,
+                                 .context = &ticket->op,
+                                 .memory = memory,
+                                 .arriving = arriving,
+                                 .done = ticket_done};
+  return ticket;
+}
+
+static void give(struct arriving *arriving, const struct memory *memory, size_t first, size_t end) {
+  for (size_t i = first; i < end; i++)
+    arriving_give(arriving, attn_snapshot_block(memory->snapshot, i));
+}
+
+static struct world world_of(const char *directory, struct store *store) {
+  struct world world = {.arriving_slice = SLICE};
+  world_start(&world, store ? store : open_good(directory));
+  return world;
+}
+
+/* ---- What is on the disk ---- */
+
+static void add_size(const char *path, const char *name, void *context) {
+  struct stat status;
+  (void)name;
+  if (stat(path, &status) == 0) *(off_t *)context += status.st_size;
+}
+
+/* Until there are about so many MiB. */
+static void wait_for_megabytes(const char *directory, off_t megabytes) {
+  for (int i = 0; i < 3000; i++) {
+    off_t bytes = 0;
+    each_file(directory, add_size, &bytes);
+    if (bytes >= megabytes << 20) return;
+    usleep(10000);
+  }
+  ck_abort_msg("nothing is stored on the way");
+}
+
+/* As the writer has left it: opening a store would tidy up. */
+static int64_t count_chunks(const char *directory) {
+  char path[300];
+  sqlite3 *db;
+  sqlite3_stmt *statement;
+  snprintf(path, sizeof path, "%s/store.db", directory);
+  ck_assert_int_eq(sqlite3_open_v2(path, &db, SQLITE_OPEN_READWRITE, NULL), SQLITE_OK);
+  ck_assert_int_eq(sqlite3_prepare_v2(db, "SELECT count(*) FROM chunk", -1, &statement, NULL),
+                   SQLITE_OK);
+  ck_assert_int_eq(sqlite3_step(statement), SQLITE_ROW);
+  const int64_t count = sqlite3_column_int64(statement, 0);
+  sqlite3_finalize(statement);
+  sqlite3_close(db);
+  return count;
+}
+
+static void check_large(struct world *world, const char *name, const struct memory *expected) {
+  struct memory *memory = registry_pin(world->registry, name);
+  ck_assert_ptr_nonnull(memory);
+  ck_assert_ptr_null(memory->damaged);
+  ck_assert_uint_eq(attn_snapshot_rows(memory->snapshot), ROWS);
+  float *rows = malloc(4 * WIDE * sizeof *rows);
+  for (size_t i = 0; i < ROWS; i += 7) {
+    attn_snapshot_get_row(memory->snapshot, i, rows, rows + WIDE);
+    attn_snapshot_get_row(expected->snapshot, i, rows + 2 * WIDE, rows + 3 * WIDE);
+    ck_assert_mem_eq(rows, rows + 2 * WIDE, 2 * WIDE * sizeof *rows);
+  }
+  free(rows);
+  memory_free(memory);
+}
+
+/* A small write: that the writer has done all that came before it. */
+static void append_one(struct world *world, bool create) {
+  struct op op = {.kind = create ? WRITE_PUT : WRITE_ROWS, .only_version = -1, .scale = 1};
+  op.count = 1;
+  struct ticket *ticket = ticket_create(world, &op);
+  ck_assert(writer_submit(world->writer, &ticket->write));
+  ticket_wait(ticket);
+  ck_assert(!ticket->write.failed);
+  ticket_free(ticket);
+}
+
+/* Chores come when there is nothing else to do. */
+static void let_sweep(const char *directory, struct world *world, int64_t chunks) {
+  usleep(700000);
+  world_stop(world);
+  ck_assert_int_eq(count_chunks(directory), chunks);
+}
+
+/* ---- Tests ---- */
+
+static int64_t chunks_of_one(struct memory *memory) {
+  char directory[200];
+  make_scratch(directory, sizeof directory);
+  struct world world = world_of(directory, NULL);
+  struct ticket *put = put_of("large", memory_ref(memory), NULL);
+  ck_assert(writer_submit(world.writer, &put->write));
+  ticket_wait(put);
+  ticket_free(put);
+  world_stop(&world);
+  const int64_t chunks = count_chunks(directory);
+  remove_scratch(directory);
+  return chunks;
+}
+
+/* Some of it comes while there are other writes, the rest with the write. */
+START_TEST(test_stored_on_the_way) {
+  char directory[200];
+  struct memory *memory = large_memory("large");
+  const int64_t chunks = chunks_of_one(memory);
+  make_scratch(directory, sizeof directory);
+  for (size_t given = 0; given <= BLOCKS; given += 3) {
+    empty_folder(directory);
+    struct world world = world_of(directory, NULL);
+    struct arriving *arriving = writer_expect(world.writer, memory->snapshot, BLOCKS);
+    ck_assert_ptr_nonnull(arriving);
+    append_one(&world, true);
+    for (size_t i = 0; i < given; i++) {
+      give(arriving, memory, i, i + 1);
+      append_one(&world, false);
+    }
+    wait_for_megabytes(directory, (off_t)given / 2 * 2);
+    ck_assert_ptr_null(registry_pin(world.registry, "large"));
+    struct ticket *put = put_of("large", memory_ref(memory), arriving);
+    ck_assert(writer_submit(world.writer, &put->write));
+    ticket_wait(put);
+    ck_assert(!put->write.failed && put->write.created);
+    ticket_free(put);
+    check_large(&world, "large", memory);
+    world_stop(&world);
+    /* each block once, and that of the small memory */
+    ck_assert_int_eq(count_chunks(directory), chunks + 1);
+    world = world_of(directory, NULL);
+    check_large(&world, "large", memory);
+    world_stop(&world);
+  }
+  memory_free(memory);
+  remove_scratch(directory);
+}
+END_TEST
+
+/* The upload breaks off; or what it was for is refused in the end. */
+START_TEST(test_comes_to_nothing) {
+  char directory[200];
+  struct memory *memory = large_memory("large");
+  make_scratch(directory, sizeof directory);
+  for (int refused = 0; refused < 2; refused++) {
+    empty_folder(directory);
+    struct world world = world_of(directory, NULL);
+    struct arriving *arriving = writer_expect(world.writer, memory->snapshot, BLOCKS);
+    struct arriving *empty = writer_expect(world.writer, memory->snapshot, BLOCKS);
+    give(arriving, memory, 0, 9);
+    if (!refused) {
+      wait_for_megabytes(directory, 8);
+      arriving_end(arriving);
+    } else {
+      struct ticket *put = put_of("large", memory_ref(memory), arriving);
+      put->op.only_version = 7;
+      ck_assert(writer_submit(world.writer, &put->write));
+      ticket_wait(put);
+      ck_assert_int_eq(put->write.problem.code, PROBLEM_PRECONDITION_FAILED);
+      ticket_free(put);
+    }
+    arriving_end(empty);
+    let_sweep(directory, &world, 0);
+  }
+  arriving_end(NULL);
+  memory_free(memory);
+  remove_scratch(directory);
+}
+END_TEST
+
+/* Ends while a slice is being stored; by chance, at any moment of it. */
+START_TEST(test_ends_at_any_moment) {
+  char directory[200];
+  uint64_t state = 11;
+  struct memory *memory = large_memory("large");
+  make_scratch(directory, sizeof directory);
+  struct world world = world_of(directory, NULL);
+  for (int i = 0; i < 30; i++) {
+    struct arriving *arriving = writer_expect(world.writer, memory->snapshot, BLOCKS);
+    give(arriving, memory, 0, next_random(&state) % (BLOCKS + 1));
+    usleep((useconds_t)(next_random(&state) % 8000));
+    arriving_end(arriving);
+  }
+  let_sweep(directory, &world, 0);
+  memory_free(memory);
+  remove_scratch(directory);
+}
+END_TEST
+
+/* The writer ends first, as in a stop that waits for no upload. */
+START_TEST(test_writer_ends_first) {
+  char directory[200];
+  struct memory *memory = large_memory("large");
+  make_scratch(directory, sizeof directory);
+  struct world world = world_of(directory, NULL);
+  struct arriving *ended = writer_expect(world.writer, memory->snapshot, BLOCKS);
+  struct arriving *left = writer_expect(world.writer, memory->snapshot, BLOCKS);
+  give(ended, memory, 0, 9);
+  give(left, memory, 0, 5);
+  wait_for_megabytes(directory, 10);
+  writer_finish(world.writer);
+  give(ended, memory, 9, BLOCKS);
+  arriving_end(ended);
+  give(left, memory, 5, BLOCKS);
+  struct ticket *put = put_of("large", memory_ref(memory), left);
+  ck_assert(!writer_submit(world.writer, &put->write));
+  arriving_end(left);
+  ticket_free(put);
+  world_stop(&world);
+  ck_assert_int_gt(count_chunks(directory), 0);
+  store_close(open_good(directory));
+  ck_assert_int_eq(count_chunks(directory), 0);
+  memory_free(memory);
+  remove_scratch(directory);
+}
+END_TEST
+
+/* In RAM alone there is nothing to be ahead of. */
+START_TEST(test_without_a_store) {
+  struct memory *memory = large_memory("large");
+  struct world world = {.arriving_slice = SLICE};
+  world_start(&world, NULL);
+  ck_assert_ptr_null(writer_expect(world.writer, memory->snapshot, BLOCKS));
+  world_stop(&world);
+  memory_free(memory);
+}
+END_TEST
+
+/* ---- A full disk ---- */
+
+/* Set on the writer's thread, to which the layer belongs. */
+struct disk_change {
+  struct write write; /* first */
+  struct layer *layer;
+  long at; /* 0: no fault */
+  bool for_ever;
+  sem_t done;
+};
+
+static void change_disk(struct write *write) {
+  struct disk_change *change = (struct disk_change *)(void *)write;
+  change->layer->fault = change->at > 0 ? FAULT_FULL : FAULT_NONE;
+  change->layer->fault_at = change->at;
+  change->layer->for_ever = change->for_ever;
+  change->layer->hit = false;
+  sem_post(&change->done);
+}
+
+static void fill_disk(struct world *world, struct layer *layer, long at, bool for_ever) {
+  struct disk_change change = {
+      .write = {.kind = WRITE_DELETE, .name = "there-is-none", .done = change_disk},
+      .layer = layer,
+      .at = at,
+      .for_ever = for_ever};
+  sem_init(&change.done, 0, 0);
+  ck_assert(writer_submit(world->writer, &change.write));
+  while (sem_wait(&change.done) != 0) {
+  }
+  sem_destroy(&change.done);
+}
+
+static struct store *open_faulty(const char *directory) {
+  struct store_options options = store_usual_options();
+  char error[512] = "";
+  options.vfs = "faulty";
+  struct store *store = store_open_with(directory, &options, error, sizeof error);
+  ck_assert_msg(store != NULL, "%s", error);
+  return store;
+}
+
+/* A slice that finds no room is nobody's failure, but the write's that finds none. */
+START_TEST(test_full_disk) {
+  static struct layer layer;
+  char directory[200];
+  struct memory *memory = large_memory("large");
+  make_scratch(directory, sizeof directory);
+  layer_install(&layer, "faulty");
+  for (long at = 1; at < 400; at = at * 3 + 1)
+    for (int for_ever = 0; for_ever < 2; for_ever++) {
+      empty_folder(directory);
+      struct world world = world_of(directory, open_faulty(directory));
+      struct arriving *arriving = writer_expect(world.writer, memory->snapshot, BLOCKS);
+      fill_disk(&world, &layer, at, for_ever);
+      give(arriving, memory, 0, 9);
+      usleep(50000);
+      struct ticket *put = put_of("large", memory_ref(memory), arriving);
+      ck_assert(writer_submit(world.writer, &put->write));
+      ticket_wait(put);
+      if (put->write.failed) ck_assert_int_eq(put->write.problem.code, PROBLEM_STORAGE_FULL);
+      if (at == 1 && for_ever) ck_assert(put->write.failed);
+      if (at == 1 && !for_ever) ck_assert(!put->write.failed);
+      fill_disk(&world, &layer, 0, false);
+      if (put->write.failed) {
+        struct ticket *again = put_of("large", memory_ref(memory), NULL);
+        ck_assert(writer_submit(world.writer, &again->write));
+        ticket_wait(again);
+        ck_assert(!again->write.failed);
+        ticket_free(again);
+      }
+      ticket_free(put);
+      world_stop(&world);
+      world = world_of(directory, NULL);
+      check_large(&world, "large", memory);
+      world_stop(&world);
+    }
+  layer_remove(&layer);
+  memory_free(memory);
+  remove_scratch(directory);
+}
+END_TEST
+
+UNIT_MAIN("arriving", test_stored_on_the_way, test_comes_to_nothing, test_ends_at_any_moment,
+          test_writer_ends_first, test_without_a_store, test_full_disk)
