@@ -131,6 +131,8 @@ static enum store_status put_blocks(struct arriving *arriving, size_t first, siz
   struct buffer bytes;
   buffer_init(&bytes, 0);
   enum store_status status = store_begin(place->store);
+  const size_t block_bytes = attn_block_encoded_size(arriving->shape, arriving->blocks[first]);
+  store_expect_chunks(place->store, (end - first) * block_bytes);
   for (size_t i = first; i < end && status == STORE_OK; i++) {
     if (!kept_encode_block(arriving->shape, arriving->blocks[i], &bytes)) {
       status = STORE_NO_MEMORY;

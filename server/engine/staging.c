@@ -95,6 +95,8 @@ enum store_status staging_store(struct staging *staging, size_t bytes) {
   /* The memory's own changes may take numbers as well. */
   if (staging->tip) place->next_chunk = staging->tip->published.place.next_chunk;
   enum store_status status = store_begin(place->store);
+  const size_t missing = kept_missing_bytes(staging->staged.kept, staging->memory);
+  store_expect_chunks(place->store, missing < bytes ? missing : bytes);
   if (status == STORE_OK)
     status = kept_store(staging->staged.kept, place, staging->memory, bytes, &staging->complete);
   if (status == STORE_OK)
