@@ -58,12 +58,12 @@ static void add_size(const char *path, const char *name, void *context) {
   if (stat(path, &status) == 0) *(off_t *)context += status.st_size;
 }
 
-/* Until there are about so many MiB. */
+/* Until there are so many MiB, or nearly: the last block is not full. */
 static void wait_for_megabytes(const char *directory, off_t megabytes) {
   for (int i = 0; i < 3000; i++) {
     off_t bytes = 0;
     each_file(directory, add_size, &bytes);
-    if (bytes >= megabytes << 20) return;
+    if (bytes + (1 << 20) >= megabytes << 20) return;
     usleep(10000);
   }
   ck_abort_msg("nothing is stored on the way");
