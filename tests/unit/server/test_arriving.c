@@ -44,10 +44,9 @@ static void give(struct arriving *arriving, const struct memory *memory, size_t 
     arriving_give(arriving, attn_snapshot_block(memory->snapshot, i));
 }
 
-static struct world world_of(const char *directory, struct store *store) {
-  struct world world = {.arriving_slice = SLICE};
-  world_start(&world, store ? store : open_good(directory));
-  return world;
+static void begin(struct world *world, struct store *store) {
+  *world = (struct world){.arriving_slice = SLICE};
+  world_start(world, store);
 }
 
 /* ---- What is on the disk ---- */
@@ -123,7 +122,8 @@ static void let_sweep(const char *directory, struct world *world, int64_t chunks
 static int64_t chunks_of_one(struct memory *memory) {
   char directory[200];
   make_scratch(directory, sizeof directory);
-  struct world world = world_of(directory, NULL);
+  struct world world;
+  begin(&world, open_good(directory));
   struct ticket *put = put_of("large", memory_ref(memory), NULL);
   ck_assert(writer_submit(world.writer, &put->write));
   ticket_wait(put);
@@ -142,7 +142,8 @@ START_TEST(test_stored_on_the_way) {
   make_scratch(directory, sizeof directory);
   for (size_t given = 0; given <= BLOCKS; given += 3) {
     empty_folder(directory);
-    struct world world = world_of(directory, NULL);
+    struct world world;
+    begin(&world, open_good(directory));
     struct arriving *arriving = writer_expect(world.writer, memory->snapshot, BLOCKS);
     ck_assert_ptr_nonnull(arriving);
     append_one(&world, true);
@@ -161,7 +162,7 @@ START_TEST(test_stored_on_the_way) {
     world_stop(&world);
     /* each block once, and that of the small memory */
     ck_assert_int_eq(count_chunks(directory), chunks + 1);
-    world = world_of(directory, NULL);
+    begin(&world, open_good(directory));
     check_large(&world, "large", memory);
     world_stop(&world);
   }
@@ -177,7 +178,8 @@ START_TEST(test_comes_to_nothing) {
   make_scratch(directory, sizeof directory);
   for (int refused = 0; refused < 2; refused++) {
     empty_folder(directory);
-    struct world world = world_of(directory, NULL);
+    struct world world;
+    begin(&world, open_good(directory));
     struct arriving *arriving = writer_expect(world.writer, memory->snapshot, BLOCKS);
     struct arriving *empty = writer_expect(world.writer, memory->snapshot, BLOCKS);
     give(arriving, memory, 0, 9);
@@ -207,7 +209,8 @@ START_TEST(test_ends_at_any_moment) {
   uint64_t state = 11;
   struct memory *memory = large_memory("large");
   make_scratch(directory, sizeof directory);
-  struct world world = world_of(directory, NULL);
+  struct world world;
+  begin(&world, open_good(directory));
   for (int i = 0; i < 30; i++) {
     struct arriving *arriving = writer_expect(world.writer, memory->snapshot, BLOCKS);
     give(arriving, memory, 0, next_random(&state) % (BLOCKS + 1));
@@ -225,7 +228,8 @@ START_TEST(test_writer_ends_first) {
   char directory[200];
   struct memory *memory = large_memory("large");
   make_scratch(directory, sizeof directory);
-  struct world world = world_of(directory, NULL);
+  struct world world;
+  begin(&world, open_good(directory));
   struct arriving *ended = writer_expect(world.writer, memory->snapshot, BLOCKS);
   struct arriving *left = writer_expect(world.writer, memory->snapshot, BLOCKS);
   give(ended, memory, 0, 9);
@@ -251,8 +255,8 @@ END_TEST
 /* In RAM alone there is nothing to be ahead of. */
 START_TEST(test_without_a_store) {
   struct memory *memory = large_memory("large");
-  struct world world = {.arriving_slice = SLICE};
-  world_start(&world, NULL);
+  struct world world;
+  begin(&world, NULL);
   ck_assert_ptr_null(writer_expect(world.writer, memory->snapshot, BLOCKS));
   world_stop(&world);
   memory_free(memory);
@@ -311,7 +315,8 @@ START_TEST(test_full_disk) {
   for (long at = 1; at < 400; at = at * 3 + 1)
     for (int for_ever = 0; for_ever < 2; for_ever++) {
       empty_folder(directory);
-      struct world world = world_of(directory, open_faulty(directory));
+      struct world world;
+      begin(&world, open_faulty(directory));
       struct arriving *arriving = writer_expect(world.writer, memory->snapshot, BLOCKS);
       fill_disk(&world, &layer, at, for_ever);
       give(arriving, memory, 0, 9);
@@ -332,7 +337,7 @@ START_TEST(test_full_disk) {
       }
       ticket_free(put);
       world_stop(&world);
-      world = world_of(directory, NULL);
+      begin(&world, open_good(directory));
       check_large(&world, "large", memory);
       world_stop(&world);
     }
