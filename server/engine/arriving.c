@@ -20,7 +20,9 @@
  * budget bounds. Keys mostly come whole before the first value does, and then no
  * block is whole before half of the body is there: the first half of an upload is
  * received and not stored. Storing keys apart from values was left for that: it
- * would be another form of chunks, for loading too.
+ * would be another form of chunks, for loading too. As it is, and with what
+ * store/flow.c does, 1 GB takes 1.95 s where it took 4.06, and 1.6 of these pass before
+ * the client has sent the last byte.
  *
  * Owners: the list, the marks of each arrival and the blocks by `mutex`, which is
  * the last one to be taken. Numbers of chunks are the writer's thread's alone. The
