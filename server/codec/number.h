@@ -18,6 +18,10 @@
  * returns the length. Valid JSON. -0 prints as "-0" and reads back as it. */
 size_t number_print(float value, char *text);
 
+/* The same for `count` of them, each with a comma behind it; `text` has room for
+ * NUMBER_TEXT_MAX + 1 bytes each. Much faster than one by one. */
+size_t numbers_print(const float *values, size_t count, char *text);
+
 enum number_status { NUMBER_OK, NUMBER_MALFORMED, NUMBER_TOO_LARGE };
 
 /* Reads the longest JSON number at `text` (never past `end`) and moves *text

@@ -15,6 +15,7 @@
 #include <string.h>
 
 #include "base/json_escape.h"
+#include "codec/floats.h"
 #include "codec/number.h"
 
 /* How many numbers are written between two looks at the buffer's room. */
@@ -138,17 +139,12 @@ void json_float(struct json_writer *writer, float value) {
   writer->comma = true;
 }
 
-/* Up to RUN numbers, each with a comma before it but for the very first. */
-static void write_run(struct buffer *out, const float *values, size_t count, bool first) {
-  char *start = buffer_reserve(out, count * (NUMBER_TEXT_MAX + 1));
-  if (!start) return;
-  char *at = start;
-  for (size_t i = 0; i < count; i++) {
-    *at = ',';
-    at += !(first && i == 0);
-    at += print_number(values[i], at);
-  }
-  buffer_advance(out, (size_t)(at - start));
+/* Up to RUN finite numbers. */
+static void write_run(struct json_writer *writer, const float *values, size_t count) {
+  separate(writer);
+  char *start = buffer_reserve(writer->out, count * (NUMBER_TEXT_MAX + 1));
+  if (start) buffer_advance(writer->out, numbers_print(values, count, start) - 1);
+  writer->comma = true;
 }
 
 /* Asking for room for the longest texts must not make a buffer fail that the
@@ -160,10 +156,10 @@ static bool has_room(const struct buffer *out, size_t count) {
 void json_floats(struct json_writer *writer, const float *values, size_t count) {
   json_open_array(writer);
   for (size_t i = 0; i < count;) {
-    size_t run = count - i < RUN ? count - i : RUN;
-    if (has_room(writer->out, run)) {
-      write_run(writer->out, values + i, run, i == 0);
-      writer->comma = true;
+    const size_t run = count - i < RUN ? count - i : RUN;
+    /* one more for the comma before them */
+    if (has_room(writer->out, run + 1) && floats_find_not_finite(values + i, run) == run) {
+      write_run(writer, values + i, run);
       i += run;
     } else {
       json_float(writer, values[i++]);

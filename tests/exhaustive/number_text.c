@@ -1,5 +1,5 @@
-/* All 2^32 floats through number_print() and number_scan(), against the C
- * library, which knows nothing of either:
+/* All 2^32 floats through number_print(), numbers_print() and number_scan(), against
+ * the C library, which knows nothing of them:
  *
  *  - what is printed is read back as the same bits, by number_scan() and by
  *    strtof();
@@ -134,6 +134,15 @@ static bool check_scan(const char *text, size_t length, uint32_t expected) {
   return true;
 }
 
+/* Both, printed by the code for many numbers. */
+static bool check_together(uint32_t bits, const char *text) {
+  const float both[2] = {float_of(bits), float_of(bits | 0x80000000)};
+  char ours[2 * (NUMBER_TEXT_MAX + 1) + 1], expected[2 * sizeof ours];
+  ours[numbers_print(both, 2, ours)] = '\0';
+  snprintf(expected, sizeof expected, "%s,-%s,", text, text);
+  return strcmp(ours, expected) == 0 || disagree("another text among others", bits, ours);
+}
+
 static bool check_float(uint32_t bits, bool forms) {
   char text[NUMBER_TEXT_MAX + 1], negative[NUMBER_TEXT_MAX + 1];
   size_t length = number_print(float_of(bits), text);
@@ -145,6 +154,7 @@ static bool check_float(uint32_t bits, bool forms) {
   negative[negative_length] = '\0';
   if (negative[0] != '-' || strcmp(negative + 1, text) != 0)
     return disagree("the negative has another text", bits, text);
+  if (!check_together(bits, text)) return false;
   if (!check_scan(negative, negative_length, bits | 0x80000000)) return false;
 
   if (bits == 0) return length == 1;

@@ -279,6 +279,29 @@ START_TEST(test_round_trips_at_edges) {
 }
 END_TEST
 
+/* Many at a time, whatever stands beside what: each as it is alone. */
+START_TEST(test_together) {
+  enum { MOST = 70 };
+  uint64_t state = 3;
+  for (size_t count = 0; count <= MOST; count++) {
+    float values[MOST] = {0};
+    char text[MOST * (NUMBER_TEXT_MAX + 1)], expected[sizeof text], *end = expected;
+    for (size_t i = 0; i < count; i++) {
+      const uint32_t kind = (uint32_t)next_random(&state) % 4;
+      uint32_t bits = (uint32_t)next_random(&state);
+      if (kind == 0) bits &= 0x807fffff; /* subnormals */
+      if (kind == 1) bits = (bits & 0x80ffffff) | 0x3f000000;
+      values[i] = kind == 2 ? (float)(bits % 2001) - 1000 : float_of(bits);
+      if (!isfinite(values[i])) values[i] = 0;
+      end += number_print(values[i], end);
+      *end++ = ',';
+    }
+    ck_assert_uint_eq(numbers_print(values, count, text), (size_t)(end - expected));
+    ck_assert_int_eq(memcmp(text, expected, (size_t)(end - expected)), 0);
+  }
+}
+END_TEST
+
 /* No text of fewer digits, and of as many none that is nearer: what printf
  * gives where it reads back. */
 START_TEST(test_fewest_digits) {
@@ -377,4 +400,4 @@ END_TEST
 
 UNIT_MAIN("number", test_texts, test_longest_text, test_decimals, test_long_zeros, test_faults,
           test_stops_behind_the_number, test_every_byte, test_round_trips,
-          test_round_trips_at_edges, test_fewest_digits, test_powers)
+          test_round_trips_at_edges, test_together, test_fewest_digits, test_powers)
