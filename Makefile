@@ -156,7 +156,7 @@ bench: $(BUILD)/attentiond $(BENCH)/bench $(BENCH)/bare_server
 	@$(BENCH)/bench $(BUILD)/bench.json --daemon $(BUILD)/attentiond \
 	  --bare-server $(BENCH)/bare_server $(BENCH_FLAGS)
 
-bench-peers: $(BUILD)/attentiond $(BENCH)/load $(BENCH)/peers/flat.so $(PEERS_VENV)/.ready
+bench-peers: $(BUILD)/attentiond $(BENCH)/load $(BENCH)/bare_server $(BENCH)/peers/flat.so $(PEERS_VENV)/.ready
 	@$(PEERS_VENV)/bin/python tests/bench/peers/peers.py --build $(BUILD) $(BENCH_FLAGS)
 
 # ---- what people call ----

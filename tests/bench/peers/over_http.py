@@ -1,8 +1,11 @@
 """The daemon against FastAPI with PyTorch, over HTTP, with one load client.
 
-Both hold the same memories and get the same bytes. The service runs with one
-worker and with two; the better one counts, case by case. All of it shares the
-cores with the client.
+All hold the same memories and get the same bytes. There are two services
+(service.py): one that does the same job, and a stripped one that checks nothing;
+each runs with one worker and with two, and the better one counts, case by case.
+The goals are for the one that does the same job. A server that does nothing
+(tests/bench/bare_server.c) tells how much of small requests is the way there and
+back, which bounds every server. All of it shares the cores with the client.
 """
 import json
 import os
@@ -13,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.error
 import urllib.request
 
 import numpy
@@ -22,12 +26,15 @@ from contestant import normal
 
 MEMORIES = {"small": (1000, 64), "large": (10000, 768)}
 
-# name, memory, queries, clients, seconds of a round, goal
-CASES = [("small_1", "small", 1, 1, 1.5, ">= 10"),
-         ("small_32", "small", 1, 32, 1.5, ">= 10"),
-         ("large_1", "large", 64, 1, 3.0, "> 1"),
-         ("large_32", "large", 64, 32, 6.0, ">= 3")]
-ROUNDS = 5
+# name, memory, queries, clients, seconds of a round, goal. With one client the way
+# there and back bounds all of them, so that there is nothing to hold them to.
+CASES = [("small_1", "small", 1, 1, 1.0, None),
+         ("small_32", "small", 1, 32, 1.0, ">= 10"),
+         ("large_1", "large", 64, 1, 1.5, None),
+         ("large_32", "large", 64, 32, 3.0, ">= 3")]
+ROUNDS = 4
+WORKERS = (1, 2)
+SERVICES = {"FastAPI": "app", "stripped": "stripped"}  # of service.py
 TOLERANCE = 1e-4
 PATIENCE = 120  # seconds for a server to start: importing torch takes some
 
@@ -96,12 +103,23 @@ def free_port():
         return probe.getsockname()[1]
 
 
-def start_service(options, workers):
+def start_bare(options, folder, reply_bytes):
+    port_file = os.path.join(folder, "bare-port")
+    server = Server("bare server", [
+        os.path.join(options.build, "tests/bench/bare_server"), "--port-file", port_file,
+        "--reply-bytes", str(reply_bytes), "--threads", str(options.threads)])
+    server.wait_until(lambda: os.path.exists(port_file) and os.path.getsize(port_file))
+    with open(port_file, encoding="ascii") as file:
+        server.port = int(file.read())
+    return server
+
+
+def start_service(options, name, workers):
     port = free_port()
     memories = ",".join(f"{name}:{m}x{d}" for name, (m, d) in MEMORIES.items())
     server = Server(
-        f"FastAPI with {workers} workers",
-        [sys.executable, "-m", "uvicorn", "service:app", "--host", "127.0.0.1", "--port", str(port),
+        f"{name} x {workers}",
+        [sys.executable, "-m", "uvicorn", f"service:{SERVICES[name]}", "--host", "127.0.0.1", "--port", str(port),
          "--workers", str(workers), "--log-level", "warning", "--no-access-log"],
         {"PEER_MEMORIES": memories, "PEER_THREADS": str(max(1, options.threads // workers))},
         os.path.dirname(os.path.abspath(__file__)))
@@ -131,6 +149,21 @@ def check(servers):
                 raise RuntimeError(f"{server.name} differs from {servers[0].name} by {error}")
 
 
+def check_refusals(server):
+    """What the daemon refuses, a server that does the same job refuses too."""
+    query = [0.5] * MEMORIES["small"][1]
+    bad = [{"queries": [query], "weight": "none"}, {"queries": [query, query[1:]]},
+           {"queries": [["1"] + query[1:]]}, {"queries": [[1e39] + query[1:]]},
+           {"queries": [[None] + query[1:]]}, {"queries": []}, {"weights": "none"}]
+    for body in bad:
+        try:
+            server.call("POST", "/v1/memories/small/attend", orjson.dumps(body))
+        except urllib.error.HTTPError as refusal:
+            if refusal.code in (400, 422):
+                continue
+        raise RuntimeError(f"{server.name} took {body}")
+
+
 def load(options, server, request_file, clients, seconds):
     command = [os.path.join(options.build, "tests/bench/load"), "--port", str(server.port),
                "--request", request_file, "--connections", str(clients),
@@ -138,25 +171,41 @@ def load(options, server, request_file, clients, seconds):
     return json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
 
 
+def ratio_to(rounds, names):
+    """Ours to the better one of them, round by round."""
+    return statistics.median(r["attentiond"]["rate"] / max(r[name]["rate"] for name in names)
+                             for r in rounds)
+
+
 def measure_case(report, options, servers, case, folder):
     name, memory, batch, clients, seconds, goal = case
     request_file = os.path.join(folder, name)
     with open(request_file, "wb") as file:
         file.write(attend_request(memory, batch))
+    servers = [s for s in servers if memory == "small" or s.name != "bare server"]
     rounds = []
     for _ in range(1 if options.quick else ROUNDS):
-        rounds.append([load(options, server, request_file, clients,
-                            seconds / 10 if options.quick else seconds) for server in servers])
+        rounds.append({server.name: load(options, server, request_file, clients,
+                                         seconds / 10 if options.quick else seconds)
+                       for server in servers})
     shape = "{} x {}".format(*MEMORIES[memory])
     inputs = f"B = {batch}, {shape}, {clients} client{'s' if clients > 1 else ''}"
-    for which, server in enumerate(servers):
+    rates = {}
+    for server in servers:
         for what, unit, factor in (("rate", "requests/s", 1), ("p50", "ms", 1e3), ("p99", "ms", 1e3)):
-            value = statistics.median(r[which][what] for r in rounds) * factor
+            value = statistics.median(r[server.name][what] for r in rounds) * factor
             report.add(f"http_{name}_{what}", f"{inputs}, {server.name}", value, unit)
-    ratio = statistics.median(r[0]["rate"] / max(s["rate"] for s in r[1:]) for r in rounds)
-    report.add(f"http_{name}_ratio", inputs, ratio, "ours/theirs", goal)
-    report.row(inputs, *(f"{statistics.median(r[i]['rate'] for r in rounds):.1f}"
-                         for i in range(len(servers))), f"{ratio:.2f} ({goal})")
+            if what == "rate":
+                rates[server.name] = f"{value:.1f}"
+    ratios = []
+    for service in SERVICES:
+        ratio = ratio_to(rounds, [f"{service} x {workers}" for workers in WORKERS])
+        held = goal if service == "FastAPI" else None
+        report.add(f"http_{name}_ratio", f"{inputs}, {service}", ratio, "ours/theirs", held)
+        ratios.append(f"{ratio:.2f}" + (f" ({held})" if held else ""))
+    if memory == "small":
+        report.add(f"http_{name}_bound", inputs, ratio_to(rounds, ["bare server"]), "ours/bare")
+    report.row(inputs, *rates.values(), *[""] * (6 - len(rates)), *ratios)
 
 
 def measure(report, options):
@@ -164,11 +213,18 @@ def measure(report, options):
     with tempfile.TemporaryDirectory() as folder:
         try:
             servers.append(start_daemon(options, folder))
-            for workers in (1, 2):
-                servers.append(start_service(options, workers))
+            for service in SERVICES:
+                for workers in WORKERS:
+                    servers.append(start_service(options, service, workers))
             check(servers)
+            for server in servers:
+                if not server.name.startswith("stripped"):
+                    check_refusals(server)
+            reply = servers[0].call("POST", "/v1/memories/small/attend", attend_body("small", 1))
+            servers.append(start_bare(options, folder, len(orjson.dumps(reply))))
             report.title("requests/s over HTTP; client and servers share the cores")
-            report.row("", *(server.name for server in servers), "ratio to the better")
+            report.row("", *(server.name for server in servers),
+                       *(f"to {service}" for service in SERVICES))
             for case in CASES:
                 measure_case(report, options, servers, case, folder)
         finally:
