@@ -14,8 +14,13 @@
  * point has at most 113 significant digits, so of what follows it only matters
  * whether there is anything but zeros. That bounds the work on hostile text.
  *
- * Multiplying doubles (Clinger's fast path) was rejected: it stops at 15
- * digits, while clients that widen float32 to float64 send 17. */
+ * Most numbers need not even that: where w and k are small, the product in double
+ * is an interval as narrow, and converting it to float is one instruction.
+ * Clinger's fast path, which asks for the product to be exact, was rejected: it
+ * stops at 15 digits, while clients that widen float32 to float64 send 17.
+ *
+ * Also tried: reading 7 to 9 digits behind the point without a jump on how many,
+ * from two words of eight. A tenth slower than the jumps that it saves. */
 #include "codec/number.h"
 
 #include <stdint.h>
@@ -37,6 +42,14 @@
 /* In place of the bits of a float. */
 #define INFINITE_BITS 0x7f800000u
 #define UNDECIDED     0xffffffffu
+
+/* Powers that double is near enough to: see quick_magnitude(). */
+#define QUICK_POWER 22
+static const double quick_powers[2 * QUICK_POWER + 1] = {
+    1e-22, 1e-21, 1e-20, 1e-19, 1e-18, 1e-17, 1e-16, 1e-15, 1e-14, 1e-13, 1e-12, 1e-11,
+    1e-10, 1e-9,  1e-8,  1e-7,  1e-6,  1e-5,  1e-4,  1e-3,  1e-2,  1e-1,  1e0,   1e1,
+    1e2,   1e3,   1e4,   1e5,   1e6,   1e7,   1e8,   1e9,   1e10,  1e11,  1e12,  1e13,
+    1e14,  1e15,  1e16,  1e17,  1e18,  1e19,  1e20,  1e21,  1e22};
 
 static bool is_digit(char c) {
   return c >= '0' && c <= '9';
@@ -142,6 +155,22 @@ static inline uint32_t magnitude(uint64_t digits, int64_t power, bool cut) {
   return nearest(digits, (int)power, cut);
 }
 
+/* digits * 10^power in double; digits < 2^53, |power| <= QUICK_POWER, so that it is
+ * neither too large nor subnormal as a float. The conversion of the digits is
+ * exact, the power and the product are off by half a unit in their last place at
+ * most each, so the number is within 2 units of the result. UNDECIDED where a
+ * halfway point between two floats may be as near. */
+static inline uint32_t quick_magnitude(uint64_t digits, int64_t power) {
+  const double product = (double)(int64_t)digits * quick_powers[power + QUICK_POWER];
+  uint64_t bits;
+  memcpy(&bits, &product, sizeof bits);
+  const uint32_t below_float = (uint32_t)bits & 0x1fffffff; /* 29 bits more than a float has */
+  const float rounded = (float)product;
+  uint32_t magnitude_bits;
+  memcpy(&magnitude_bits, &rounded, sizeof magnitude_bits);
+  return below_float - (0x10000000 - 4) > 8 ? magnitude_bits : UNDECIDED;
+}
+
 /* The same for any number of digits: `first` to `last` is the text without sign
  * and exponent, a point among it, `digits` its value modulo 2^64 and `power`
  * that of the last digit. */
@@ -222,8 +251,12 @@ enum number_status number_scan(const char **text, const char *end, float *value)
   }
   *text = at;
 
-  uint32_t bits = last - first <= EXACT_DIGITS ? magnitude(digits, power, false)
-                                               : long_magnitude(first, last, digits, power);
+  uint32_t bits = UNDECIDED;
+  const bool whole = last - first <= EXACT_DIGITS;
+  if (whole && digits >> 53 == 0 && power >= -QUICK_POWER && power <= QUICK_POWER)
+    bits = quick_magnitude(digits, power);
+  if (bits == UNDECIDED)
+    bits = whole ? magnitude(digits, power, false) : long_magnitude(first, last, digits, power);
   if (bits == UNDECIDED) bits = magnitude_by_library(first, last, power);
   if (bits >= INFINITE_BITS) return NUMBER_TOO_LARGE;
   bits |= (uint32_t)negative << 31;
