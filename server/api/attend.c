@@ -177,10 +177,19 @@ static void write_tensors(const struct asking *asking, struct http_reply *reply)
   api_finish(asking->api, reply);
 }
 
+/* Room for the outputs, so that their buffer needn't grow and move. */
+static void reserve_outputs(const struct asking *asking, struct buffer *body) {
+  enum { TEXT_AROUND = 512, NUMBER_AND_COMMA = 12 };
+  const size_t dim = attn_snapshot_value_dim(asking->snapshot);
+  const size_t room = asking->question.request.query_count * dim * NUMBER_AND_COMMA + TEXT_AROUND;
+  if (room < body->limit) buffer_reserve(body, room); /* beyond it the buffer would fail */
+}
+
 static void write_json(const struct asking *asking, struct http_reply *reply) {
   const attn_request *request = &asking->question.request;
   struct json_writer writer;
   reply->body.limit = asking->api->max_reply_bytes;
+  reserve_outputs(asking, &reply->body);
   json_begin(&writer, &reply->body);
   json_open_object(&writer);
   write_memory(&writer, asking);
@@ -302,8 +311,14 @@ static bool seems_to_want_weights(const struct http_request *request) {
   enum { SHORT = 4096 };
   const char *body = request->body;
   const size_t length = request->body_length;
-  return length > SHORT ||
-         (!memmem(body, length, "\"none\"", 6) && !memmem(body, length, "\"top\"", 5));
+  if (length > SHORT) return true;
+  const char *end = body + length;
+  for (const char *at = body; (at = memchr(at, '"', (size_t)(end - at))); at++) {
+    const size_t left = (size_t)(end - at);
+    if (left >= 6 && memcmp(at, "\"none\"", 6) == 0) return false;
+    if (left >= 5 && memcmp(at, "\"top\"", 5) == 0) return false;
+  }
+  return true;
 }
 
 double api_attend_stored_cost(void *context, const struct http_request *request) {

@@ -277,23 +277,18 @@ size_t connections_count(struct connections *connections) {
   return count;
 }
 
-bool connections_admit(struct connections *connections, struct connection *connection) {
-  pthread_mutex_lock(&connections->mutex);
-  if (!connection->admitted && connections->admitted < connections->config.limit) {
-    connection->admitted = true;
-    connections->admitted++;
-  }
-  bool admitted = connection->admitted;
-  pthread_mutex_unlock(&connections->mutex);
-  return admitted;
+/* Under the mutex. */
+static void enter(struct connections *connections, struct connection *connection, enum phase phase,
+                  int64_t now, uint64_t expected) {
+  deadline_enter(&connection->deadline, &connections->config.rules, phase, now, expected);
+  if (phase == PHASE_IDLE) connection->fresh = false;
 }
 
 bool connections_enter(struct connections *connections, struct connection *connection,
                        enum phase phase, uint64_t expected) {
   int64_t now = deadline_now();
   pthread_mutex_lock(&connections->mutex);
-  deadline_enter(&connection->deadline, &connections->config.rules, phase, now, expected);
-  if (phase == PHASE_IDLE) connection->fresh = false;
+  enter(connections, connection, phase, now, expected);
   bool alive = !connection->cut;
   pthread_mutex_unlock(&connections->mutex);
   return alive;
@@ -311,15 +306,28 @@ void connections_cut(struct connections *connections, struct connection *connect
   pthread_mutex_unlock(&connections->mutex);
 }
 
-void connections_request_began(struct connections *connections) {
+bool connections_request_began(struct connections *connections, struct connection *connection,
+                               enum phase phase, uint64_t expected, bool *admitted) {
+  int64_t now = deadline_now();
   pthread_mutex_lock(&connections->mutex);
   connections->under_way++;
+  enter(connections, connection, phase, now, expected);
+  if (!connection->admitted && connections->admitted < connections->config.limit) {
+    connection->admitted = true;
+    connections->admitted++;
+  }
+  *admitted = connection->admitted;
+  bool alive = !connection->cut;
   pthread_mutex_unlock(&connections->mutex);
+  return alive;
 }
 
-void connections_request_ended(struct connections *connections) {
+void connections_request_ended(struct connections *connections, struct connection *connection,
+                               bool idles) {
+  int64_t now = deadline_now();
   pthread_mutex_lock(&connections->mutex);
   if (--connections->under_way == 0) pthread_cond_signal(&connections->settled);
+  if (idles) enter(connections, connection, PHASE_IDLE, now, 0);
   pthread_mutex_unlock(&connections->mutex);
 }
 

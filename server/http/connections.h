@@ -43,10 +43,6 @@ void connection_peer(struct MHD_Connection *mhd, char *text, size_t size);
 /* Open ones, served or not. */
 size_t connections_count(struct connections *connections);
 
-/* True where the connection is one of the `limit` that are served. Asked anew
- * with every request, so one that waited gets a place that became free. */
-bool connections_admit(struct connections *connections, struct connection *connection);
-
 /* False where the connection was cut already: nothing can be answered on it. */
 bool connections_enter(struct connections *connections, struct connection *connection,
                        enum phase phase, uint64_t expected);
@@ -57,9 +53,15 @@ void connections_linger(struct connections *connections, struct connection *conn
 /* Ends the connection at once, whatever it is at. */
 void connections_cut(struct connections *connections, struct connection *connection);
 
-/* Requests under way, from the head to the end of the reply. */
-void connections_request_began(struct connections *connections);
-void connections_request_ended(struct connections *connections);
+/* Requests under way, from the head to the end of the reply. A request begins with
+ * its connection entering that phase. `admitted`: whether the connection is one
+ * of the `limit` that are served; asked anew with every request, so one that
+ * waited gets a place that became free. False where it was cut already. */
+bool connections_request_began(struct connections *connections, struct connection *connection,
+                               enum phase phase, uint64_t expected, bool *admitted);
+/* `idles`: the connection waits for the next one. */
+void connections_request_ended(struct connections *connections, struct connection *connection,
+                               bool idles);
 
 /* Suspends the connection, from its own handler; false once the server stops,
  * and then nothing happened. */

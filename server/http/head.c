@@ -25,13 +25,16 @@
 #include <string.h>
 #include <strings.h>
 
+#include "base/byte_set.h"
+
 #define LINE_END 2 /* CR LF, both overwritten with zeros */
 
-#define TOKEN_BYTES                                                                                \
-  "!#$%&'*+-.^_`|~"                                                                                \
-  "0123456789"                                                                                     \
-  "ABCDEFGHIJKLMNOPQRSTUVWXYZ"                                                                     \
-  "abcdefghijklmnopqrstuvwxyz"
+/* RFC 9110, 5.6.2 */
+static const byte_set token_bytes = {
+    ['!'] = true,         ['#'] = true,         ['$'] = true,        ['%'] = true, ['&'] = true,
+    ['\''] = true,        ['*'] = true,         ['+'] = true,        ['-'] = true, ['.'] = true,
+    ['^'] = true,         ['_'] = true,         ['`'] = true,        ['|'] = true, ['~'] = true,
+    ['0' ... '9'] = true, ['A' ... 'Z'] = true, ['a' ... 'z'] = true};
 
 /* What one pass over the headers gathers. */
 struct walk {
@@ -183,7 +186,7 @@ static bool follows(const char *end, const char *name, size_t name_length, const
 
 static bool check_header(struct walk *walk, const char *name, size_t name_length, const char *value,
                          size_t value_length) {
-  if (name_length == 0 || strspn(name, TOKEN_BYTES) != name_length)
+  if (name_length == 0 || byte_set_span(token_bytes, name) != name_length)
     return refuse(walk->problem, "the name of a header has a byte that is not allowed there");
   if (walk->end) {
     if (!follows(walk->end, name, name_length, value))
@@ -206,7 +209,7 @@ static enum MHD_Result visit_header(void *context, enum MHD_ValueKind kind, cons
 
 static bool check_line(const struct head_line *line, bool layout_known, struct problem *problem) {
   size_t method_length = strlen(line->method), target_length = strlen(line->target);
-  if (method_length == 0 || strspn(line->method, TOKEN_BYTES) != method_length)
+  if (method_length == 0 || byte_set_span(token_bytes, line->method) != method_length)
     return refuse(problem, "the method has a byte that is not allowed there");
   if (target_length == 0 || !text_is_clean(line->target, target_length, false))
     return refuse(problem, "the request target is empty or has a blank or a control character");

@@ -73,7 +73,6 @@ struct request {
   struct connection *connection;
   struct MHD_Connection *mhd;
   enum state state;
-  char *target;      /* cut into path and query string */
   const char *place; /* of the target in libmicrohttpd's buffer, until the head was checked */
   char method[16];   /* cut where it is longer; for the log */
   bool head_only;    /* HEAD */
@@ -88,6 +87,7 @@ struct request {
   bool timeout_set;        /* to RESUME_TIMEOUT */
   uint64_t received, sent; /* bytes of bodies */
   struct timespec began;
+  char target[]; /* cut into path and query string */
 };
 
 static double seconds_since(const struct timespec *then) {
@@ -138,13 +138,10 @@ static void refuse_target(struct http_server *server, struct connection *connect
 }
 
 static struct request *new_request(struct http_server *server, const char *target) {
-  struct request *request = calloc(1, sizeof *request);
+  const size_t length = strlen(target);
+  struct request *request = calloc(1, sizeof *request + length + 1);
   if (!request) return NULL;
-  request->target = strdup(target);
-  if (!request->target) {
-    free(request);
-    return NULL;
-  }
+  memcpy(request->target, target, length);
   request->server = server;
   request->place = target;
   request->match.index = server->services.route_count;
@@ -287,7 +284,6 @@ static enum MHD_Result expect_body(struct request *request) {
 static void note_head(struct request *request, const char *method) {
   clock_gettime(CLOCK_MONOTONIC, &request->began);
   request->counted = true;
-  connections_request_began(request->server->connections);
   metrics_add(request->server->services.metrics, METRIC_REQUESTS_IN_FLIGHT, 1);
   strncpy(request->method, method, sizeof request->method - 1);
   request->head_only = strcmp(method, "HEAD") == 0;
@@ -314,10 +310,12 @@ static enum MHD_Result take_head(struct request *request, const char *method, co
 
   uint64_t expected = head->chunked ? request->server->config.max_body_bytes : head->content_length;
   enum phase phase = head_announces_body(head) ? PHASE_BODY : PHASE_COMPUTING;
-  if (!connections_enter(connections, request->connection, phase, expected)) return MHD_NO;
+  bool admitted;
+  if (!connections_request_began(connections, request->connection, phase, expected, &admitted))
+    return MHD_NO;
   if (!sound) return refuse_at_once(request, &problem);
   if (head->chunked && head_parser_is_lenient()) request->close = true;
-  if (!connections_admit(connections, request->connection)) return refuse_connection(request);
+  if (!admitted) return refuse_connection(request);
   if (!check_request(request, &problem)) return refuse(request, &problem);
   return expect_body(request);
 }
@@ -498,13 +496,11 @@ void request_end(void *context, struct MHD_Connection *mhd, void **slot,
     double seconds = seconds_since(&request->began);
     count_request(request, seconds);
     log_request(request, complete, seconds);
-    connections_request_ended(server->connections);
+    connections_request_ended(server->connections, request->connection,
+                              complete && !request->close);
   }
-  if (complete && !request->close)
-    connections_enter(server->connections, request->connection, PHASE_IDLE, 0);
   head_free(&request->head);
   reply_free(&request->reply);
   intake_drop(&request->intake);
-  free(request->target);
   free(request);
 }

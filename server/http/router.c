@@ -16,12 +16,14 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/byte_set.h"
+
 #define PLACEHOLDER        "{name}"
 #define PLACEHOLDER_LENGTH (sizeof PLACEHOLDER - 1)
-#define NAME_BYTES                                                                                 \
-  "ABCDEFGHIJKLMNOPQRSTUVWXYZ"                                                                     \
-  "abcdefghijklmnopqrstuvwxyz"                                                                     \
-  "0123456789._-"
+
+static const byte_set name_bytes = {['A' ... 'Z'] = true, ['a' ... 'z'] = true,
+                                    ['0' ... '9'] = true, ['.'] = true,
+                                    ['_'] = true,         ['-'] = true};
 
 static const char *const method_names[HTTP_METHOD_COUNT] = {[HTTP_GET] = "GET",
                                                             [HTTP_PUT] = "PUT",
@@ -41,18 +43,19 @@ struct segment {
 
 static bool pattern_fits(const char *pattern, const char *path, struct segment *name) {
   *name = (struct segment){NULL, 0};
-  const char *hole = strstr(pattern, PLACEHOLDER);
-  if (!hole) return strcmp(pattern, path) == 0;
-  size_t before = (size_t)(hole - pattern);
-  if (strncmp(pattern, path, before) != 0) return false;
-  size_t length = strcspn(path + before, "/");
+  while (*pattern && *pattern != PLACEHOLDER[0] && *pattern == *path) {
+    pattern++;
+    path++;
+  }
+  if (*pattern != PLACEHOLDER[0]) return *pattern == *path;
+  size_t length = strcspn(path, "/");
   if (length == 0) return false;
-  *name = (struct segment){path + before, length};
-  return strcmp(hole + PLACEHOLDER_LENGTH, path + before + length) == 0;
+  *name = (struct segment){path, length};
+  return strcmp(pattern + PLACEHOLDER_LENGTH, path + length) == 0;
 }
 
 static bool name_check(const struct segment *name, struct problem *problem) {
-  size_t good = strspn(name->start, NAME_BYTES);
+  size_t good = byte_set_span(name_bytes, name->start);
   if (good < name->length) {
     unsigned char bad = (unsigned char)name->start[good];
     return problem_set(problem, PROBLEM_INVALID_NAME, "",
