@@ -107,7 +107,7 @@ static void choose_cuts(struct pass *pass) {
   const size_t wanted = tasks < (double)workers ? larger((size_t)tasks, 1) : workers;
   pass->groups = smaller(larger(wanted / pass->parts, 1), pass->count);
   const size_t wide = larger(memory->tile_rows, memory->value_dim);
-  pass->step = smaller(STEP_QUERIES, larger(STEP_FLOATS / wide, 1));
+  pass->step = smaller(smaller(STEP_QUERIES, pass->count), larger(STEP_FLOATS / wide, 1));
   /* entering a tile may be work, which is not to be done for each step */
   const bool enters = !pass->plan->fast || pass->scorer.score->kind->base == BASE_ADDITIVE;
   pass->run = !enters ? smaller(larger(RUN_ROWS / memory->tile_rows, 1), RUN_TILES) : 1;
