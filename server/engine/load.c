@@ -12,6 +12,7 @@
 struct loading {
   struct tip *tip;
   struct store *store;
+  struct decoders *decoders;
   const struct store_memory *stored;
   struct kept_base base;
   struct tip_state state;
@@ -40,13 +41,6 @@ static bool read_base(struct loading *loading) {
   return decoded == ATTN_OK || damaged(loading, "its description");
 }
 
-static bool decode_block(struct loading *loading, const struct buffer *bytes, attn_block **block) {
-  const attn_status status =
-      attn_block_decode(block, loading->base.empty, bytes->data, bytes->length);
-  if (status == ATTN_NO_MEMORY) return no_memory(loading);
-  return status == ATTN_OK || damaged(loading, "some of its rows");
-}
-
 static bool decode_tags(struct loading *loading, const struct buffer *bytes,
                         struct row_tags *tags) {
   const enum decoded decoded = row_tags_decode_run(tags, bytes->data, bytes->length);
@@ -54,23 +48,48 @@ static bool decode_tags(struct loading *loading, const struct buffer *bytes,
   return decoded == DECODED || damaged(loading, "the ids of some of its rows");
 }
 
-/* The chunks of blocks, then those of tags. */
-static bool read_parts(struct loading *loading, attn_block **blocks, struct row_tags *tags) {
+static bool is_fine(struct loading *loading, enum store_status status, const char *what) {
+  if (status == STORE_NO_MEMORY) return no_memory(loading);
+  return status == STORE_OK || damaged(loading, what);
+}
+
+/* Read here, decoded by others meanwhile. */
+static bool read_blocks(struct loading *loading, attn_block **blocks) {
+  const struct kept_base *base = &loading->base;
+  enum store_status status = STORE_OK;
+  for (size_t i = 0; i < base->blocks && status == STORE_OK; i++) {
+    struct decoding *decoding = decoders_room(loading->decoders);
+    if (decoders_failed(loading->decoders)) {
+      decoders_give_back(loading->decoders, decoding);
+      break;
+    }
+    decoding->id = loading->stored->id;
+    decoding->chunk = base->chunks[i];
+    decoding->index = i;
+    decoding->shape = base->empty;
+    decoding->block = &blocks[i];
+    status = store_fetch_chunk(loading->store, decoding->id, decoding->chunk, &decoding->bytes,
+                               &decoding->sum);
+    if (status == STORE_OK)
+      decoders_submit(loading->decoders, decoding);
+    else
+      decoders_give_back(loading->decoders, decoding);
+  }
+  /* what was submitted comes before what could not be read */
+  const enum store_status decoded = decoders_finish(loading->decoders);
+  return is_fine(loading, decoded != STORE_OK ? decoded : status, "some of its rows");
+}
+
+static bool read_tags(struct loading *loading, struct row_tags *tags) {
   const struct kept_base *base = &loading->base;
   struct buffer bytes;
   buffer_init(&bytes, 0);
   bool read = true;
-  for (size_t i = 0; i < base->count && read; i++) {
+  for (size_t i = base->blocks; i < base->count && read; i++) {
     buffer_clear(&bytes);
     const enum store_status status =
         store_read_chunk(loading->store, loading->stored->id, base->chunks[i], &bytes);
-    if (status == STORE_NO_MEMORY)
-      read = no_memory(loading);
-    else if (status != STORE_OK)
-      read = damaged(loading, "some of its rows");
-    else
-      read = i < base->blocks ? decode_block(loading, &bytes, &blocks[i])
-                              : decode_tags(loading, &bytes, tags);
+    read = is_fine(loading, status, "some of its rows") && decode_tags(loading, &bytes, tags);
   }
   buffer_free(&bytes);
   return read;
@@ -87,7 +106,7 @@ static bool assemble(struct loading *loading) {
   parts.tags = base->count > base->blocks ? row_tags_create() : NULL;
   bool made = blocks && (parts.tags || base->count == base->blocks);
   if (!made) no_memory(loading);
-  made = made && read_parts(loading, blocks, parts.tags);
+  made = made && read_blocks(loading, blocks) && read_tags(loading, parts.tags);
   if (made && attn_snapshot_assemble(&parts.snapshot, base->empty, blocks, base->blocks) != ATTN_OK)
     made = no_memory(loading);
   if (made && parts.tags && row_tags_rows(parts.tags) != attn_snapshot_rows(parts.snapshot))
@@ -164,9 +183,10 @@ static struct memory *placeholder(const struct loading *loading) {
   return made;
 }
 
-bool load_tip(struct tip *tip, struct store *store, const struct store_memory *stored,
-              struct budget *budget) {
-  struct loading loading = {.tip = tip, .store = store, .stored = stored};
+bool load_tip(struct tip *tip, const struct loader *loader, const struct store_memory *stored) {
+  struct store *store = loader->store;
+  struct loading loading = {
+      .tip = tip, .store = store, .decoders = loader->decoders, .stored = stored};
   struct tip_state *state = &loading.state;
   state->place = (struct kept_place){.store = store, .id = stored->id, .next_chunk = 1};
   bool read = read_base(&loading) && assemble(&loading);
@@ -188,7 +208,7 @@ bool load_tip(struct tip *tip, struct store *store, const struct store_memory *s
     read = state->memory != NULL;
   }
   if (read)
-    tip_adopt(tip, state, budget);
+    tip_adopt(tip, state, loader->budget);
   else
     tip_discard(tip, state);
   return read;

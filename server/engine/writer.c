@@ -469,19 +469,18 @@ static bool is_ending(struct writer *writer) {
   return ending;
 }
 
-static bool load(struct writer *writer) {
-  struct store *store = writer->config.store;
+static bool load_all(struct writer *writer, const struct loader *loader) {
+  struct store *store = loader->store;
   struct store_memory stored;
   size_t count = 0;
   const double began = clock_seconds();
-  if (!store) return true;
   while (store_memory_at(store, count, &stored))
     count++;
   atomic_store(&writer->of_memories, count);
   for (size_t i = 0; i < count && store_memory_at(store, i, &stored); i++) {
     if (is_ending(writer)) return false;
     struct tip *tip = tips_get(writer->tips, stored.name);
-    if (!tip || !load_tip(tip, store, &stored, writer->config.budget)) return false;
+    if (!tip || !load_tip(tip, loader, &stored)) return false;
     tips_schedule(writer->tips, tip);
     want_fold(writer, tip);
     struct memory *memory = tip->published.memory;
@@ -503,6 +502,16 @@ static bool load(struct writer *writer) {
       log_number("seconds", seconds),
       log_number("megabytes_per_second", seconds > 0 ? bytes / 1e6 / seconds : 0));
   return true;
+}
+
+static bool load(struct writer *writer) {
+  if (!writer->config.store) return true;
+  const struct loader loader = {.store = writer->config.store,
+                                .decoders = decoders_create(writer->config.threads),
+                                .budget = writer->config.budget};
+  const bool loaded = loader.decoders && load_all(writer, &loader);
+  decoders_free(loader.decoders);
+  return loaded;
 }
 
 static bool is_store_usable(const struct writer *writer) {

@@ -84,28 +84,65 @@ enum store_status store_read_base(struct store *store, int64_t id, struct buffer
                           out->length - before));
 }
 
-enum store_status store_read_chunk(struct store *store, int64_t id, int64_t chunk,
-                                   struct buffer *out) {
+/* A size that the database can't hold comes from a flipped bit, and must not look
+ * like a lack of memory. */
+static enum store_status check_size(struct store *store, int size) {
+  sqlite3_stmt *statement = statement_get(store, COUNT_PAGES);
+  const int result = sqlite3_step(statement);
+  const int64_t pages = result == SQLITE_ROW ? sqlite3_column_int64(statement, 0) : 0;
+  sqlite3_reset(statement);
+  if (result != SQLITE_ROW) return status_of_reading(result);
+  return size / (int64_t)store->page_bytes < pages ? STORE_OK : STORE_DAMAGED;
+}
+
+static enum store_status read_opened(sqlite3_blob *blob, int size, struct buffer *out) {
+  char *to = buffer_reserve(out, (size_t)size);
+  if (!to) return STORE_NO_MEMORY;
+  const enum store_status status = status_of_reading(sqlite3_blob_read(blob, to, size, 0));
+  if (status == STORE_OK) buffer_advance(out, (size_t)size);
+  return status;
+}
+
+/* The bytes of the chunk in the row `slot`. As a blob they come straight to where
+ * they shall be; as a column they would come to a buffer of SQLite's first. */
+static enum store_status read_slot(struct store *store, int64_t slot, struct buffer *out) {
+  sqlite3_blob *blob = NULL;
+  const int result = sqlite3_blob_open(store->db, "main", "chunk", "data", slot, 0, &blob);
+  enum store_status status = status_of_reading(result);
+  if (status == STORE_OK) {
+    const int size = sqlite3_blob_bytes(blob);
+    status = check_size(store, size);
+    if (status == STORE_OK) status = read_opened(blob, size, out);
+  }
+  sqlite3_blob_close(blob);
+  return status;
+}
+
+enum store_status store_fetch_chunk(struct store *store, int64_t id, int64_t chunk,
+                                    struct buffer *out, uint64_t *sum) {
   if (known_damaged(store, id)) return STORE_DAMAGED;
-  sqlite3_stmt *statement = statement_get(store, READ_CHUNK);
+  sqlite3_stmt *statement = statement_get(store, FIND_CHUNK);
   sqlite3_bind_int64(statement, 1, id);
   sqlite3_bind_int64(statement, 2, chunk);
-  int result = sqlite3_step(statement);
-  enum store_status status = status_of_reading(result);
-  if (status == STORE_OK && result != SQLITE_ROW) status = STORE_DAMAGED;
-  if (status == STORE_OK) {
-    const uint64_t expected = (uint64_t)sqlite3_column_int64(statement, 0);
-    const void *data = sqlite3_column_blob(statement, 1);
-    const size_t size = data ? (size_t)sqlite3_column_bytes(statement, 1) : 0;
-    if (!data && sqlite3_errcode(store->db) == SQLITE_NOMEM)
-      status = STORE_NO_MEMORY;
-    else if (checksum(RECORD_CHUNK, id, chunk, data ? data : "", size) != expected)
-      status = STORE_DAMAGED;
-    else
-      status = append(out, data, size);
-  }
+  const int result = sqlite3_step(statement);
+  const int64_t slot = result == SQLITE_ROW ? sqlite3_column_int64(statement, 0) : 0;
+  *sum = result == SQLITE_ROW ? (uint64_t)sqlite3_column_int64(statement, 1) : 0;
   sqlite3_reset(statement);
-  return status;
+  if (result != SQLITE_ROW && status_of_reading(result) == STORE_OK) return STORE_DAMAGED;
+  return result == SQLITE_ROW ? read_slot(store, slot, out) : status_of_reading(result);
+}
+
+bool store_chunk_is_sound(int64_t id, int64_t chunk, uint64_t sum, const struct buffer *bytes) {
+  return checksum(RECORD_CHUNK, id, chunk, bytes_at(bytes, 0), bytes->length) == sum;
+}
+
+enum store_status store_read_chunk(struct store *store, int64_t id, int64_t chunk,
+                                   struct buffer *out) {
+  const size_t before = out->length;
+  uint64_t sum = 0;
+  const enum store_status status = store_fetch_chunk(store, id, chunk, out, &sum);
+  return checked(status, out, before, sum,
+                 checksum(RECORD_CHUNK, id, chunk, bytes_at(out, before), out->length - before));
 }
 
 enum store_status store_last_chunk(struct store *store, int64_t id, int64_t *chunk) {

@@ -62,12 +62,13 @@ static const char *const sql[STATEMENT_COUNT] = {
     [READ_LIST] = "SELECT list FROM base WHERE id = ?1",
     [WRITE_BASE] = "REPLACE INTO base (id, list, data) VALUES (?1, ?2, ?3)",
     [DELETE_BASE] = "DELETE FROM base WHERE id = ?1",
-    [READ_CHUNK] = "SELECT by.sum, chunk.data FROM chunk AS by INDEXED BY chunk_number "
-                   "JOIN chunk ON chunk.slot = by.slot WHERE by.id = ?1 AND by.number = ?2",
+    [FIND_CHUNK] = "SELECT slot, sum FROM chunk INDEXED BY chunk_number "
+                   "WHERE id = ?1 AND number = ?2",
     [WRITE_CHUNK] = "INSERT INTO chunk (id, number, sum, data) VALUES (?1, ?2, ?3, ?4)",
     [SCAN_CHUNKS] = "SELECT id, number, sum FROM chunk INDEXED BY chunk_number ORDER BY id, number",
     [CHUNKS_OF] = "SELECT number, sum FROM chunk INDEXED BY chunk_number WHERE id = ?1 "
                   "ORDER BY number",
+    [COUNT_PAGES] = "PRAGMA page_count",
     [NEXT_CHUNK] = "SELECT number, slot FROM chunk INDEXED BY chunk_number "
                    "WHERE id = ?1 AND number > ?2 ORDER BY number LIMIT 1",
     [LAST_CHUNK] = "SELECT number FROM chunk INDEXED BY chunk_number WHERE id = ?1 "

@@ -9,7 +9,7 @@
  * version; a memory that is replaced whole gets a new id, under which its chunks
  * were put before, and the old id is dropped in the same transaction.
  *
- * Everything that is read back was checked: each of these has a checksum that
+ * Everything that is read back is checked: each of these has a checksum that
  * covers what it is as well as its bytes, so that nothing can be lost, be taken
  * for something else, or go back to an older state without being noticed.
  *
@@ -59,6 +59,13 @@ bool store_memory_at(const struct store *store, size_t index, struct store_memor
 enum store_status store_read_base(struct store *store, int64_t id, struct buffer *out);
 enum store_status store_read_chunk(struct store *store, int64_t id, int64_t chunk,
                                    struct buffer *out);
+
+/* The same in two steps, so that the second can be another thread's: the bytes as
+ * they are there, with the checksum that they have to have, and whether they have
+ * it, which any thread may ask. What was not asked about is not to be trusted. */
+enum store_status store_fetch_chunk(struct store *store, int64_t id, int64_t chunk,
+                                    struct buffer *out, uint64_t *sum);
+bool store_chunk_is_sound(int64_t id, int64_t chunk, uint64_t sum, const struct buffer *bytes);
 
 /* The largest number that a chunk of the id has, garbage included; 0 without one.
  * New ones have to be above it. */

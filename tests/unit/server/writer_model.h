@@ -184,7 +184,8 @@ static inline void world_start(struct world *world, struct store *store) {
                                        .max_memories =
                                            world->max_memories ? world->max_memories : 1000000,
                                        .max_rows = 10000000,
-                                       .arriving_slice = world->arriving_slice};
+                                       .arriving_slice = world->arriving_slice,
+                                       .threads = 3};
   ck_assert_ptr_nonnull(world->registry);
   world->writer = writer_create(&config);
   ck_assert_ptr_nonnull(world->writer);
