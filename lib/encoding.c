@@ -74,6 +74,7 @@ attn_status attn_block_decode(attn_block **block, const attn_snapshot *shape, co
   if (rows < 1 || size % row_bytes != 0 || rows > attn_block_capacity(&of)) return ATTN_BAD_SHAPE;
   struct attn_block *decoded = attn_block_create(&of, rows);
   if (!decoded) return ATTN_NO_MEMORY;
+  attn_block_populate(decoded);
   const struct parts at = parts_of(&of, rows);
   const char *from = bytes;
   if (decoded->key_scales) {

@@ -121,6 +121,7 @@ static enum store_status read_slot(struct store *store, int64_t slot, struct buf
 enum store_status store_fetch_chunk(struct store *store, int64_t id, int64_t chunk,
                                     struct buffer *out, uint64_t *sum) {
   if (known_damaged(store, id)) return STORE_DAMAGED;
+  connection_set_reading(store, true);
   sqlite3_stmt *statement = statement_get(store, FIND_CHUNK);
   sqlite3_bind_int64(statement, 1, id);
   sqlite3_bind_int64(statement, 2, chunk);

@@ -133,6 +133,7 @@ struct store {
   bool writing;           /* a transaction is under way ... */
   bool begun;             /* ... and has written something */
   bool direct;            /* SQLite writes into the database, not into a log */
+  bool reading;           /* chunks, one after the other: the page cache is small */
   bool scarce;            /* so little room is left that a log is in the way */
   bool bulk;              /* the last one was so large that this one may be written directly */
   size_t chunk_bytes;     /* put in this transaction, or in the last one */
@@ -156,6 +157,9 @@ bool connection_open(struct store *store, char *error, size_t error_size);
 /* The statements from `first` to before `end`. */
 bool connection_prepare(struct store *store, int first, int end, char *error, size_t error_size);
 void connection_close(struct store *store);
+
+/* Chunks are read from here on, or all else is done. */
+void connection_set_reading(struct store *store, bool reading);
 
 /* The statement, without values. */
 sqlite3_stmt *statement_get(struct store *store, enum statement which);
