@@ -42,6 +42,7 @@ struct store *store_create(const char *directory, const char *name,
   if (!store) return NULL;
   store->options = *options;
   store->lock = store->witness = store->file = -1;
+  store->ahead = AHEAD_UNUSED;
   store->last = STORE_FAILED;
   store->directory = strdup(directory);
   store->path = path_in(directory, name);
@@ -57,6 +58,7 @@ void store_close(struct store *store) {
     connection_settle(store);
     connection_close(store);
   }
+  ahead_close(store);
   if (store->witness >= 0) close(store->witness);
   if (store->lock >= 0) close(store->lock);
   garbage_free(&store->garbage);

@@ -113,6 +113,7 @@ static enum store_status read_slot(struct store *store, int64_t slot, struct buf
     const int size = sqlite3_blob_bytes(blob);
     status = check_size(store, size);
     if (status == STORE_OK) status = read_opened(blob, size, out);
+    if (status == STORE_OK) ahead_of(store, (size_t)size);
   }
   sqlite3_blob_close(blob);
   return status;

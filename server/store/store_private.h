@@ -6,6 +6,7 @@
  *     schema.c    tables and how they come to be
  *     root.c      the root and the heads: what says what all the rest has to be
  *     read.c      bases, chunks, changes, read and checked
+ *     ahead.c     reading ahead of the chunks
  *     write.c     the same, written
  *     garbage.c   what nothing names any more
  *     flow.c      bulk writing and the kernel's cache
@@ -146,6 +147,9 @@ struct store {
   size_t wal_pages;     /* in the log, after the last commit */
   size_t checkpoint_at; /* pages; later than usual after one that found no room */
 
+  int ahead;                 /* a descriptor, AHEAD_UNUSED, or -1 where there can't be one */
+  uint64_t fetched, advised; /* bytes of chunks, and of the file */
+
   char reason[512];              /* written once, before `failure` points here */
   _Atomic(const char *) failure; /* NULL, or `reason` */
 };
@@ -222,6 +226,15 @@ static inline uint64_t list_sum(const void *list, size_t index) {
 }
 
 enum store_status list_read(struct store *store, const struct head *head, struct buffer *out);
+
+/* ---- ahead.c ---- */
+
+enum { AHEAD_UNUSED = -2 };
+
+/* A chunk of so many bytes was read, and the next ones will be. */
+void ahead_of(struct store *store, size_t bytes);
+/* After the connection was closed. */
+void ahead_close(struct store *store);
 
 /* ---- garbage.c ---- */
 
