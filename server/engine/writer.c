@@ -13,9 +13,9 @@
  * not: SQLite copies the store in one go, and writes wait for it.
  *
  * A disk that is full fails the batch. Where that had more than one write they
- * are tried again one by one, since a small one may still fit; so they are where
- * RAM was short. An I/O error fails everything from then on (store.h): readers go
- * on. A chore that fails is left alone for a while.
+ * are tried again one by one, and each anew while room can be made (sweeper.c), since a small one
+ * may still fit; so they are where RAM was short. An I/O error fails everything from then on
+ * (store.h): readers go on. A chore that fails is left alone for a while.
  *
  * Rows that expire are removed by a change of their own in front of a batch, when
  * their time comes; readers don't wait for that (memory_at_time()).
@@ -30,6 +30,7 @@
  * thread's alone. */
 #include "engine/writer.h"
 
+#include <math.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdlib.h>
@@ -40,17 +41,17 @@
 #include "engine/load.h"
 #include "engine/refusal.h"
 #include "engine/staging.h"
+#include "engine/sweeper.h"
 #include "engine/tips.h"
 
-/* Bytes per slice, of what is swept while there are writes; and writes per batch. */
-enum { SLICE = 64 << 20, SMALL_SLICE = 8 << 20, MOST_WRITES = 1024 };
+/* Bytes per slice; writes per batch; how often room may be made for a write. */
+enum { SLICE = 64 << 20, MOST_WRITES = 1024, MOST_ATTEMPTS = 8 };
 
 /* Milliseconds between attempts to publish where RAM is short. */
 enum { RETRY_MS = 20 };
 
-/* Between a chore's failure and the next attempt, and between sweeps while there
- * are writes. */
-static const double REST_SECONDS = 5, SWEEP_SECONDS = 0.1;
+/* Between the failure of a fold and the next attempt. */
+static const double REST_SECONDS = 5;
 
 struct writer {
   struct writer_config config;
@@ -72,10 +73,10 @@ struct writer {
   int64_t floor;                  /* the largest version of a deleted memory */
   struct staging *staging;        /* in order; a fold is alone */
   struct tip *folds, **last_fold; /* those that are due */
-  bool garbage;                   /* there is some */
   bool fold_failed;               /* the last one, which has been logged */
   bool failure_noted;             /* the store's */
-  double rest_until, swept;       /* in clock_seconds() */
+  struct sweeper sweeper;
+  double rest_until; /* in clock_seconds() */
 };
 
 /* ---- Tips ---- */
@@ -278,7 +279,8 @@ static enum store_status run_batch(struct writer *writer, const struct batch *ba
     writer->memory_count = memory_count;
   }
   settle_batch(writer, context.status == STORE_OK);
-  if (store && context.status == STORE_OK) writer->garbage = true; /* the store knows how much */
+  if (store && context.status == STORE_OK)
+    writer->sweeper.garbage = true; /* the store knows how much */
   if (writer->config.metrics && context.status == STORE_OK)
     metrics_observe(writer->config.metrics, HISTOGRAM_COMMIT_SECONDS, clock_seconds() - began);
   return context.status;
@@ -312,10 +314,15 @@ static bool is_rested(const struct writer *writer) {
 
 static void run_writes(struct writer *writer, struct write *first, bool expire) {
   const struct batch batch = {.first = first, .expire = expire};
-  const enum store_status status = run_batch(writer, &batch);
+  enum store_status status = run_batch(writer, &batch);
+  const bool alone = first && !first->following && !expire;
+  for (int left = MOST_ATTEMPTS; alone && status == STORE_FULL && left > 0; left--) {
+    if (!sweeper_make_room(&writer->sweeper)) break;
+    write_reset(first);
+    status = run_batch(writer, &batch);
+  }
   if (status != STORE_OK && expire) rest(writer);
-  if ((status == STORE_FULL || status == STORE_NO_MEMORY) && first &&
-      (first->following || expire)) {
+  if ((status == STORE_FULL || status == STORE_NO_MEMORY) && first && !alone) {
     while (first) {
       struct write *following = first->following;
       first->following = NULL;
@@ -424,22 +431,14 @@ static void stage_on(struct writer *writer, bool end) {
   else if (staging->tip)
     want_fold(writer, staging->tip);
   if (!used) staging_abandon(staging);
-  writer->garbage = true;
+  writer->sweeper.garbage = true;
   staging_free(staging);
 }
 
 /* What comes of an arrival that has ended is garbage. */
 static void arrive(struct writer *writer) {
   arrivals_work(writer->arrivals);
-  writer->garbage = true;
-}
-
-static void sweep(struct writer *writer, size_t bytes) {
-  const enum store_status status = store_sweep(writer->config.store, bytes, &writer->garbage);
-  writer->swept = clock_seconds();
-  if (status == STORE_OK) return;
-  writer->garbage = true;
-  rest(writer);
+  writer->sweeper.garbage = true;
 }
 
 /* ---- Backups ---- */
@@ -527,14 +526,15 @@ static bool is_arriving(const struct writer *writer) {
 static int64_t idle_ms(const struct writer *writer) {
   const int64_t soonest = tips_soonest(writer->tips), now = clock_wall_ms();
   const double resting = writer->rest_until - clock_seconds();
+  const double sweep = 1000 * sweeper_wait(&writer->sweeper, false);
   int64_t ms = INT64_MAX;
   if (writer->staging || is_arriving(writer)) return 0;
   if (soonest != NEVER_EXPIRES)
     ms = soonest <= now ? 0 : soonest - now < 1000 ? soonest - now : 1000;
-  if (is_store_usable(writer) && (writer->garbage || writer->folds)) ms = 0;
+  if (is_store_usable(writer) && writer->folds) ms = 0;
   if (resting > 0 && ms < INT64_MAX && (double)ms < 1000 * resting)
     ms = (int64_t)(1000 * resting) + 1;
-  return ms;
+  return sweep < (double)ms ? (int64_t)ceil(sweep) : ms;
 }
 
 static void wait_for_work(struct writer *writer) {
@@ -574,8 +574,8 @@ static void do_chores(struct writer *writer, bool busy, bool end) {
     stage_on(writer, end);
   else if (is_arriving(writer))
     arrive(writer);
-  else if (able && writer->garbage && (!busy || clock_seconds() > writer->swept + SWEEP_SECONDS))
-    sweep(writer, busy ? SMALL_SLICE : SLICE);
+  else if (!end && sweeper_wait(&writer->sweeper, busy) <= 0)
+    sweeper_run(&writer->sweeper, busy);
 }
 
 static void *run(void *context) {
@@ -629,7 +629,7 @@ struct writer *writer_create(const struct writer_config *config) {
   writer->config = *config;
   writer->last = &writer->first;
   writer->last_fold = &writer->folds;
-  writer->garbage = config->store != NULL;
+  writer->sweeper = (struct sweeper){.store = config->store, .garbage = true};
   pthread_mutex_init(&writer->mutex, NULL);
   pthread_condattr_init(&attributes);
   pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);

@@ -78,7 +78,7 @@ struct writer_config {
   struct metrics *metrics; /* NULL: nothing is counted */
   size_t max_memories, max_rows;
   size_t arriving_slice; /* bytes; 0: as usual. For tests */
-  unsigned threads; /* that loading may use beside the writer's own */
+  unsigned threads;      /* that loading may use beside the writer's own */
 };
 
 struct writer;

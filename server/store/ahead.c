@@ -13,27 +13,18 @@
  * Rejected: a thread that reads (it takes a processor from those that decode);
  * SQLite's mmap, because an error of the disk would then be a SIGBUS and not a
  * damaged memory.
- *
- * The invariant: the descriptor is closed after SQLite's own. Any close() of the
- * file in this process would drop SQLite's locks. */
+ */
 #include <fcntl.h>
-#include <unistd.h>
 
 #include "store/store_private.h"
 
 enum { WINDOW = 8 << 20, STEP = WINDOW / 2 };
 
 void ahead_of(struct store *store, size_t bytes) {
-  if (store->ahead == AHEAD_UNUSED) store->ahead = open(store->path, O_RDONLY | O_CLOEXEC);
-  if (store->ahead < 0) return;
+  if (store->file < 0) return;
   store->fetched += bytes;
   while (store->advised < store->fetched + WINDOW) {
-    (void)posix_fadvise(store->ahead, (off_t)store->advised, STEP, POSIX_FADV_WILLNEED);
+    (void)posix_fadvise(store->file, (off_t)store->advised, STEP, POSIX_FADV_WILLNEED);
     store->advised += STEP;
   }
-}
-
-void ahead_close(struct store *store) {
-  if (store->ahead >= 0) close(store->ahead);
-  store->ahead = AHEAD_UNUSED;
 }

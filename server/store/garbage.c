@@ -153,6 +153,10 @@ void store_abandon_chunk(struct store *store, int64_t id, int64_t chunk) {
 
 /* ---- Removing it ---- */
 
+/* In a transaction where the disk is nearly full: changes of so many bytes are on
+ * half the pages that the journal has room for. */
+enum { SCARCE_BYTES = 1 << 19 };
+
 /* Removes one row of the item. SQLITE_DONE where none is left. */
 static int remove_change(struct store *store, const struct garbage *item, size_t *bytes) {
   sqlite3_stmt *find = statement_get(store, FIRST_CHANGE);
@@ -207,15 +211,14 @@ static int remove_rows(struct store *store, const struct garbage *item, size_t e
   return result;
 }
 
-enum store_status store_sweep(struct store *store, size_t bytes, bool *more) {
+/* What a transaction needs for itself is the less the less it removes. */
+static enum store_status sweep(struct store *store, size_t enough, bool *more) {
   struct garbage_queue *queue = &store->garbage;
   *more = queue->first < queue->count;
   if (!*more) return store_failure(store) ? STORE_FAILED : STORE_OK;
   enum store_status status = store_begin(store);
   if (status == STORE_OK) status = transaction_write(store, false);
   if (status != STORE_OK) return status;
-  /* what a transaction needs for itself is the less the less it removes */
-  const size_t enough = store->scarce || bytes == 0 ? 1 : bytes;
   size_t done = queue->first, removed = 0;
   int result = SQLITE_DONE;
   while (done < queue->count && result == SQLITE_DONE) {
@@ -229,4 +232,14 @@ enum store_status store_sweep(struct store *store, size_t bytes, bool *more) {
   if (done == queue->count) queue->first = queue->count = 0;
   *more = queue->count > 0;
   return STORE_OK;
+}
+
+/* Once for the reserve, or once more for the least that can be removed. */
+enum store_status store_sweep(struct store *store, size_t bytes, bool *more) {
+  const size_t least = 1, some = store->journal_reserved ? SCARCE_BYTES : least;
+  const size_t enough = bytes == 0 ? least : store->scarce && bytes > some ? some : bytes;
+  enum store_status status = sweep(store, enough, more);
+  if (status == STORE_FULL && (store_made_room(store) || enough > least))
+    status = sweep(store, least, more);
+  return status;
 }

@@ -41,8 +41,7 @@ struct store *store_create(const char *directory, const char *name,
   struct store *store = calloc(1, sizeof *store);
   if (!store) return NULL;
   store->options = *options;
-  store->lock = store->witness = store->file = -1;
-  store->ahead = AHEAD_UNUSED;
+  store->lock = store->witness = store->file = store->reserve = -1;
   store->last = STORE_FAILED;
   store->directory = strdup(directory);
   store->path = path_in(directory, name);
@@ -57,8 +56,9 @@ void store_close(struct store *store) {
   if (store->db) {
     connection_settle(store);
     connection_close(store);
+    reserve_keep_closed(store);
   }
-  ahead_close(store);
+  reserve_close(store);
   if (store->witness >= 0) close(store->witness);
   if (store->lock >= 0) close(store->lock);
   garbage_free(&store->garbage);
@@ -142,6 +142,7 @@ static void tidy(struct store *store) {
   while (more && store_sweep(store, SWEEP_BYTES, &more) == STORE_OK) {
   }
   connection_settle(store);
+  reserve_keep(store);
 }
 
 struct store *store_open_with(const char *directory, const struct store_options *options,
@@ -156,6 +157,7 @@ struct store *store_open_with(const char *directory, const struct store_options 
   if (store->lock < 0) goto failed;
   remove_leftovers(store);
   if (!store_load(store, error, error_size)) goto failed;
+  reserve_open(store);
   tidy(store);
   return store;
 failed:

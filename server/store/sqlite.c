@@ -28,7 +28,7 @@
  * written directly, because a log takes room of its own: a disk could be full of a
  * log that the database has no room to take in, and not even dropping a memory
  * would work, or a database could be half empty and not be written to for want of
- * room for the log. What is direct has a last step
+ * room for the log. See reserve.c for what both find there. What is direct has a last step
  * that can fail in part, see transaction_fail().
  *
  * Pages of 16 KiB made that 550 to 670 MB/s, of 64 KiB 750 to 970, at twice the
@@ -270,11 +270,18 @@ enum store_status transaction_fail(struct store *store, int result) {
   }
   /* Where the database takes what is in the log, that can start anew, and there
    * may be room for something small, such as dropping a memory. */
-  if (status == STORE_FULL && was_writing && !store->direct) {
+  if (status == STORE_FULL && was_writing) {
+    if (reserve_give(store)) store->made_room = true;
     store_checkpoint(store);
     store->scarce = true;
   }
   return status;
+}
+
+bool store_made_room(struct store *store) {
+  const bool made = store && store->made_room;
+  if (made) store->made_room = false;
+  return made;
 }
 
 enum store_status transaction_check(const struct store *store) {
@@ -321,7 +328,10 @@ static void choose_mode(struct store *store, bool direct) {
     give_up(store, result);
   else if (result != SQLITE_OK && ask_mode(store, "PRAGMA journal_mode") != SQLITE_OK)
     give_up(store, result);
-  if (store->direct) store->wal_pages = 0;
+  if (store->direct)
+    store->wal_pages = 0;
+  else
+    store->journal_reserved = false; /* the journal is gone */
 }
 
 void connection_settle(struct store *store) {
@@ -330,7 +340,7 @@ void connection_settle(struct store *store) {
   store_checkpoint(store);
 }
 
-static uint64_t room_left(const struct store *store) {
+uint64_t room_left(const struct store *store) {
   struct statvfs disk;
   if (statvfs(store->directory, &disk) != 0) return UINT64_MAX;
   return (uint64_t)disk.f_bavail * disk.f_frsize;
@@ -350,6 +360,7 @@ enum store_status store_begin(struct store *store) {
   watch_room(store);
   store->last = STORE_FAILED;
   if (store_failure(store)) return STORE_FAILED;
+  reserve_keep(store);
   connection_set_reading(store, false);
   store->root_before = store->root;
   store->garbage_before = store->garbage.count;
@@ -368,6 +379,7 @@ enum store_status transaction_write(struct store *store, bool chunk) {
   if (!store->writing || store->begun) return transaction_check(store);
   choose_mode(store, store->scarce || (chunk && store->bulk));
   if (store_failure(store)) return transaction_end(store, STORE_FAILED);
+  if (store->direct && store->scarce) reserve_journal(store);
   int result = statement_run(statement_get(store, BEGIN_WRITE));
   if (result != SQLITE_OK) return transaction_fail(store, result);
   store->begun = true;

@@ -99,6 +99,10 @@ void store_expect_chunks(struct store *store, size_t bytes);
 enum store_status store_commit(struct store *store);
 void store_rollback(struct store *store); /* nothing where nothing was begun */
 
+/* Whether the store has given up room of its own after STORE_FULL, so that the
+ * same may work now. Says so once. Accepts NULL. */
+bool store_made_room(struct store *store);
+
 /* `chunk` > 0, unused under that id. A chunk that no base names is removed when
  * the store is opened the next time. */
 enum store_status store_put_chunk(struct store *store, int64_t id, int64_t chunk, const void *data,

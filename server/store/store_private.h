@@ -10,6 +10,7 @@
  *     write.c     the same, written
  *     garbage.c   what nothing names any more
  *     flow.c      bulk writing and the kernel's cache
+ *     reserve.c   room that is kept for a full disk
  *     witness.c   what was acknowledged at least
  *     backup.c    copies, and what is made of them
  *
@@ -122,8 +123,9 @@ enum statement {
 
 struct store {
   struct store_options options;
-  char *directory, *path;  /* the folder, and the database in it */
-  int lock, witness, file; /* descriptors, -1 where there is none; `file` is flow.c's */
+  char *directory, *path; /* the folder, and the database in it */
+  int lock, witness, file,
+      reserve; /* descriptors, -1 where there is none; `file` is the database, for advice */
   sqlite3 *db;
   sqlite3_stmt *statements[STATEMENT_COUNT];
 
@@ -136,6 +138,9 @@ struct store {
   bool direct;            /* SQLite writes into the database, not into a log */
   bool reading;           /* chunks, one after the other: the page cache is small */
   bool scarce;            /* so little room is left that a log is in the way */
+  bool reserved;          /* the reserve has its room ... */
+  bool journal_reserved;  /* ... or the journal has */
+  bool made_room;         /* since the last time somebody asked */
   bool bulk;              /* the last one was so large that this one may be written directly */
   size_t chunk_bytes;     /* put in this transaction, or in the last one */
   size_t flowing;         /* of these, since the kernel was told to write */
@@ -147,7 +152,6 @@ struct store {
   size_t wal_pages;     /* in the log, after the last commit */
   size_t checkpoint_at; /* pages; later than usual after one that found no room */
 
-  int ahead;                 /* a descriptor, AHEAD_UNUSED, or -1 where there can't be one */
   uint64_t fetched, advised; /* bytes of chunks, and of the file */
 
   char reason[512];              /* written once, before `failure` points here */
@@ -185,6 +189,9 @@ enum store_status transaction_end(struct store *store, enum store_status status)
 enum store_status transaction_check(const struct store *store);
 /* The same, before something is written: with that it really begins. */
 enum store_status transaction_write(struct store *store, bool chunk);
+
+/* Bytes on the disk that the store could use. */
+uint64_t room_left(const struct store *store);
 
 /* Copies the log into the database. An error is the next write's, never that of
  * a commit that is durable already. */
@@ -229,12 +236,8 @@ enum store_status list_read(struct store *store, const struct head *head, struct
 
 /* ---- ahead.c ---- */
 
-enum { AHEAD_UNUSED = -2 };
-
 /* A chunk of so many bytes was read, and the next ones will be. */
 void ahead_of(struct store *store, size_t bytes);
-/* After the connection was closed. */
-void ahead_close(struct store *store);
 
 /* ---- garbage.c ---- */
 
@@ -258,6 +261,19 @@ void flow_commit(struct store *store);
 int64_t witness_open(struct store *store);
 void witness_write(struct store *store);
 
+/* ---- reserve.c ---- */
+
+void reserve_open(struct store *store);
+/* Where there is room, and SQLite writes through its log. */
+void reserve_keep(struct store *store);
+/* The same when the connection is closed, and with it the journal gone. */
+void reserve_keep_closed(struct store *store);
+/* True where that has made room. */
+bool reserve_give(struct store *store);
+/* Gives the journal's file that much room, in direct mode. */
+void reserve_journal(struct store *store);
+void reserve_close(struct store *store);
+
 /* ---- folder.c ---- */
 
 /* To be freed. NULL where memory is short. */
@@ -273,6 +289,7 @@ bool file_make(const char *path);
 #define DATABASE_NAME "store.db"
 #define WITNESS_NAME  "witness"
 #define LOCK_NAME     "lock"
+#define RESERVE_NAME  "reserve"
 #define RESTORE_NAME  "restore.tmp"
 
 /* ---- open.c ---- */

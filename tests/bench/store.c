@@ -129,8 +129,8 @@ static void make_cold(const char *path) {
 }
 
 static void remove_data(const struct site *site) {
-  static const char *const names[] = {"store.db", "store.db-wal", "store.db-journal", "witness",
-                                      "lock"};
+  static const char *const names[] = {"store.db", "store.db-wal", "store.db-journal",
+                                      "witness",  "lock",         "reserve"};
   char path[1200];
   for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
     snprintf(path, sizeof path, "%s/%s", site->data, names[i]);

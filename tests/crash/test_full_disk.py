@@ -40,7 +40,7 @@ class Disk:
 
     def fill(self, leave=0):
         """Puts a file there that takes all the room but `leave` bytes."""
-        self.run("sh", "-c", f"cat /dev/zero >'{self.path}/filler'; "
+        self.run("sh", "-c", f"cat /dev/zero >>'{self.path}/filler'; "
                              f"truncate -s -{leave} '{self.path}/filler'")
 
     def make_room(self):
@@ -171,6 +171,57 @@ def test_room_by_deleting(start, seed):
         assert harness.wait_until(lambda: book.put(client, "again", 1000) == 201, 15, "room for a memory")
         book.check(client)
     daemon.assert_healthy_end()
+    daemon = start()
+    with daemon.client() as client:
+        book.check(client)
+    daemon.assert_healthy_end()
+
+
+def fill_to_the_brim(book, disk, client):
+    """With appends to two memories, down to those of a row; then somebody else takes
+    the crumbs."""
+    for rows in (40, 3, 1):
+        book.append_until_full(client, "a", rows)
+        book.append_until_full(client, "b", rows)
+    disk.fill()
+
+
+@pytest.mark.parametrize("how", ["by appends", "by another", "stopped since", "killed since"])
+def test_deleting_without_a_byte_left(disk, start, seed, how):
+    """A memory can be deleted, and others take appends at once: with no other room
+    than what the deleted one had."""
+    book = Book(seed)
+    daemon = start()
+    with daemon.client() as client:
+        for name in "ab":
+            assert book.put(client, name, 200) == 201
+            assert book.append(client, name, 100) == 200
+        if how == "by another":
+            disk.fill()
+        fill_to_the_brim(book, disk, client)
+    if how in ("stopped since", "killed since"):
+        if how == "stopped since":
+            daemon.assert_healthy_end()
+        else:
+            daemon.kill()
+        disk.fill()
+        daemon = start()
+    with daemon.client() as client:
+        book.check(client)
+        assert book.drop(client, "b") == 204
+        for _ in range(10):
+            assert book.append(client, "a", 3) == 200
+        assert book.put(client, "c", 20) == 201
+        book.append_until_full(client, "c", 3)
+        assert book.drop(client, "c") == 204
+        assert book.append(client, "a", 3) == 200
+        book.check(client)
+        if how == "by another":
+            disk.make_room()
+        else:
+            assert book.drop(client, "a") == 204
+        assert harness.wait_until(lambda: book.put(client, "b", 1000) == 201, 10, "room")
+    daemon.kill()
     daemon = start()
     with daemon.client() as client:
         book.check(client)

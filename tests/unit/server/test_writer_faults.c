@@ -142,7 +142,9 @@ static void sweep_disk(bool for_ever) {
     model_free(&model);
   }
   ck_assert(!hit);
-  ck_assert_uint_gt(failed, 5);
+  /* once: the store gives up its reserve, and the write is tried again */
+  ck_assert_int_eq(failed > 5, for_ever);
+  ck_assert(for_ever || failed == 0);
   layer_remove(&layer);
   remove_scratch(directory);
 }
