@@ -131,8 +131,9 @@ static bool read_settings(struct settings *settings, int argc, char **argv) {
 }
 
 int main(int argc, char **argv) {
-  struct settings settings = {.threads = (unsigned)cores(),
-                              .wanted = {true, true, true, true, true}};
+  struct settings settings = {.threads = (unsigned)cores()};
+  for (size_t i = 0; i < PART_COUNT; i++)
+    settings.wanted[i] = true;
   if (!read_settings(&settings, argc, argv)) {
     fprintf(
         stderr,
