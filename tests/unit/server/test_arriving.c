@@ -4,8 +4,7 @@
 #include <dirent.h>
 #include <sys/stat.h>
 
-#include "store_vfs.h"
-#include "writer_model.h"
+#include "writer_disk.h"
 
 #include "engine/arriving.h"
 
@@ -264,37 +263,6 @@ START_TEST(test_without_a_store) {
 END_TEST
 
 /* ---- A full disk ---- */
-
-/* Set on the writer's thread, to which the layer belongs. */
-struct disk_change {
-  struct write write; /* first */
-  struct layer *layer;
-  long at; /* 0: no fault */
-  bool for_ever;
-  sem_t done;
-};
-
-static void change_disk(struct write *write) {
-  struct disk_change *change = (struct disk_change *)(void *)write;
-  change->layer->fault = change->at > 0 ? FAULT_FULL : FAULT_NONE;
-  change->layer->fault_at = change->at;
-  change->layer->for_ever = change->for_ever;
-  change->layer->hit = false;
-  sem_post(&change->done);
-}
-
-static void fill_disk(struct world *world, struct layer *layer, long at, bool for_ever) {
-  struct disk_change change = {
-      .write = {.kind = WRITE_DELETE, .name = "there-is-none", .done = change_disk},
-      .layer = layer,
-      .at = at,
-      .for_ever = for_ever};
-  sem_init(&change.done, 0, 0);
-  ck_assert(writer_submit(world->writer, &change.write));
-  while (sem_wait(&change.done) != 0) {
-  }
-  sem_destroy(&change.done);
-}
 
 static struct store *open_faulty(const char *directory) {
   struct store_options options = store_usual_options();
