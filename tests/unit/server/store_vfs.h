@@ -218,15 +218,20 @@ static inline struct disk_file *disk_find(struct layer *layer, const char *path)
   return NULL;
 }
 
+/* The place of one that was cleared, or a new one. */
+static inline struct disk_file *disk_place(struct layer *layer) {
+  for (size_t i = 0; i < layer->file_count; i++)
+    if (layer->files[i].name[0] == '\0') return &layer->files[i];
+  REQUIRE(layer->file_count < DISK_FILES);
+  return &layer->files[layer->file_count++];
+}
+
 /* The file that was opened; one that was deleted before is another. */
 static inline struct disk_file *disk_open(struct layer *layer, const char *path, bool durable) {
   struct disk_file *disk = disk_find(layer, path);
   if (disk && !disk->gone) return disk;
   if (disk) disk_clear(disk);
-  if (!disk) {
-    REQUIRE(layer->file_count < DISK_FILES);
-    disk = &layer->files[layer->file_count++];
-  }
+  if (!disk) disk = disk_place(layer);
   memset(disk, 0, sizeof *disk);
   snprintf(disk->name, sizeof disk->name, "%s", file_name(path));
   disk->durable = read_whole(path, &disk->size);
