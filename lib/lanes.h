@@ -23,10 +23,10 @@
 
 typedef float vec __attribute__((vector_size(LANES * 4)));
 typedef int32_t ivec __attribute__((vector_size(LANES * 4)));
+typedef float vec_unaligned __attribute__((vector_size(LANES * 4), aligned(4), may_alias));
+
 /* Vectors that a reduction has under way, so that it doesn't wait for itself. */
 enum { CHAINS = 4 };
-
-typedef float vec_unaligned __attribute__((vector_size(LANES * 4), aligned(4), may_alias));
 
 static inline vec load(const float *from) {
   return *(const vec_unaligned *)(const void *)from;

@@ -13,9 +13,9 @@
  * than it has just asked for. So while scores are computed the tile's values are
  * brought into the second-level cache, and while those are weighed the next
  * tile's keys are: a line for each line or two that is worked on, which keeps
- * memory busy all the time at an even pace. The first few queries that meet a
- * piece do it; the loops of the others, and of memories that are small enough to
- * be near anyway, are compiled without. Measured: 1.3 to 1.7 times as fast
+ * memory busy all the time at an even pace. Groups of queries that meet the same
+ * piece share the lines out: each fetches one of 2, 4 or 8. For memories that are
+ * near anyway the loops are compiled without. Measured: 1.3 to 1.7 times as fast
  * for up to 16 queries on memories beyond the caches.
  *
  * Fetching both by what is read next in the same loop was rejected (no gain over
@@ -24,22 +24,22 @@
 struct fetching {
   uintptr_t at;
   size_t step; /* bytes from one line to the next; 0: nothing to do */
-  size_t some; /* lines per beat */
+  size_t mask; /* SOME: a line goes with each line j of work that has j & mask == 0 */
 };
 enum pace { NEVER, SOME, EACH };
-enum { BEATS = 8 };
+enum { SHARERS = 8 };
 
 INLINE void fetch(struct fetching *fetching) {
   __builtin_prefetch((const void *)fetching->at, 0, 2);
   fetching->at += fetching->step;
 }
 
-/* By so many groups of queries, which are through the same lines of work. */
+/* Among so many groups of queries, which go through the same lines of work. */
 INLINE struct fetching shared_out(struct fetching fetching, size_t groups) {
-  size_t each = 1;
-  while (2 * each <= groups && each < BEATS)
-    each *= 2;
-  fetching.some = each - 1;
+  size_t sharers = 1;
+  while (2 * sharers <= groups && sharers < SHARERS)
+    sharers *= 2;
+  fetching.mask = sharers - 1;
   return fetching;
 }
 
@@ -97,56 +97,63 @@ INLINE vec pair_step(enum pair_op op, vec sum, float query, vec key) {
   return sum + difference * difference;
 }
 
+/* What a step is compiled for. */
+struct pairing {
+  enum pair_op op;
+  attn_dtype dtype;
+  size_t panels;
+};
+
 /* Component j of the keys of vector v. A sum of products can be multiplied by
  * the scale when it is done, a distance can't. */
-INLINE vec load_key(enum pair_op op, attn_dtype dtype, const struct meeting *meeting, size_t j,
-                    size_t v) {
+INLINE vec load_key(struct pairing kind, const struct meeting *meeting, size_t j, size_t v) {
   const size_t component = v / PANEL_VECS * meeting->apart + j, lane = v % PANEL_VECS * LANES;
-  const vec key = load_numbers(dtype, meeting->panels, component * PANEL + lane);
-  if (dtype != ATTN_INT8 || op == PAIR_PRODUCT) return key;
+  const vec key = load_numbers(kind.dtype, meeting->panels, component * PANEL + lane);
+  if (kind.dtype != ATTN_INT8 || kind.op == PAIR_PRODUCT) return key;
   return key * load(meeting->scales + v * LANES);
 }
 
-INLINE void micro_step(enum pair_op op, attn_dtype dtype, enum pace pace, size_t n, size_t panels,
-                       const struct meeting *meeting, size_t query, struct fetching *fetching) {
+/* n queries from number `query` on. */
+INLINE void micro_step(struct pairing kind, enum pace pace, size_t n, const struct meeting *meeting,
+                       size_t query, struct fetching *fetching) {
+  const size_t vecs = kind.panels * PANEL_VECS;
   const float *queries = meeting->queries + query * meeting->dim;
   vec sum[MICRO][2 * PANEL_VECS];
   for (size_t q = 0; q < n; q++)
-    for (size_t v = 0; v < panels * PANEL_VECS; v++)
+    for (size_t v = 0; v < vecs; v++)
       sum[q][v] = all(0);
   struct fetching line = *fetching;
-  const size_t mask = line.some;
   for (size_t j = 0; j < meeting->chunk; j++)
-    for (size_t v = 0; v < panels * PANEL_VECS; v++) {
-      const vec key = load_key(op, dtype, meeting, j, v);
+    for (size_t v = 0; v < vecs; v++) {
+      const vec key = load_key(kind, meeting, j, v);
       if (pace == EACH && v % PANEL_VECS == 0) fetch(&line);
-      if (pace == SOME && v % PANEL_VECS == 0 && (j & mask) == 0) fetch(&line);
+      if (pace == SOME && v % PANEL_VECS == 0 && (j & line.mask) == 0) fetch(&line);
       for (size_t q = 0; q < n; q++)
-        sum[q][v] = pair_step(op, sum[q][v], queries[q * meeting->dim + j], key);
+        sum[q][v] = pair_step(kind.op, sum[q][v], queries[q * meeting->dim + j], key);
     }
   *fetching = line;
   for (size_t q = 0; q < n; q++)
-    for (size_t v = 0; v < panels * PANEL_VECS; v++) {
+    for (size_t v = 0; v < vecs; v++) {
       float *to = meeting->scores + (query + q) * meeting->stride + v * LANES;
       store(to, meeting->first ? sum[q][v] : load(to) + sum[q][v]);
     }
 }
 
-INLINE void meet(enum pair_op op, attn_dtype dtype, size_t panels, const struct meeting *meeting) {
+INLINE void meet(struct pairing kind, const struct meeting *meeting) {
   struct fetching fetching = shared_out(meeting->fetching, meeting->count / MICRO);
   const bool ahead = fetching.step > 0;
   size_t q = 0;
   if (ahead)
     for (; q + MICRO <= meeting->count; q += MICRO)
-      micro_step(op, dtype, SOME, MICRO, panels, meeting, q, &fetching);
+      micro_step(kind, SOME, MICRO, meeting, q, &fetching);
   for (; q + MICRO <= meeting->count; q += MICRO)
-    micro_step(op, dtype, NEVER, MICRO, panels, meeting, q, &fetching);
+    micro_step(kind, NEVER, MICRO, meeting, q, &fetching);
 #define REST(n)                                                                                    \
   case n:                                                                                          \
     if (ahead && q == 0)                                                                           \
-      micro_step(op, dtype, EACH, n, panels, meeting, q, &fetching);                               \
+      micro_step(kind, EACH, n, meeting, q, &fetching);                                            \
     else                                                                                           \
-      micro_step(op, dtype, NEVER, n, panels, meeting, q, &fetching);                              \
+      micro_step(kind, NEVER, n, meeting, q, &fetching);                                           \
     break;
   switch (meeting->count - q) { EACH_REST(REST) }
 #undef REST
@@ -156,32 +163,31 @@ INLINE void meet(enum pair_op op, attn_dtype dtype, size_t panels, const struct 
 static __attribute__((noinline)) void meet_widened(enum pair_op op, size_t panels,
                                                    const struct meeting *meeting) {
   if (op == PAIR_PRODUCT && panels == 1)
-    meet(PAIR_PRODUCT, ATTN_F32, 1, meeting);
+    meet((struct pairing){PAIR_PRODUCT, ATTN_F32, 1}, meeting);
   else if (op == PAIR_PRODUCT)
-    meet(PAIR_PRODUCT, ATTN_F32, 2, meeting);
+    meet((struct pairing){PAIR_PRODUCT, ATTN_F32, 2}, meeting);
   else if (panels == 1)
-    meet(PAIR_DISTANCE2, ATTN_F32, 1, meeting);
+    meet((struct pairing){PAIR_DISTANCE2, ATTN_F32, 1}, meeting);
   else
-    meet(PAIR_DISTANCE2, ATTN_F32, 2, meeting);
+    meet((struct pairing){PAIR_DISTANCE2, ATTN_F32, 2}, meeting);
 }
 
-INLINE void meet_chunk(enum pair_op op, attn_dtype dtype, size_t panels,
-                       const struct meeting *meeting) {
-  if (dtype == ATTN_F32) {
-    meet(op, ATTN_F32, panels, meeting);
+INLINE void meet_chunk(struct pairing kind, const struct meeting *meeting) {
+  if (kind.dtype == ATTN_F32) {
+    meet(kind, meeting);
   } else if (meeting->count == 1) {
     struct fetching fetching = meeting->fetching;
-    micro_step(op, dtype, EACH, 1, panels, meeting, 0, &fetching);
+    micro_step(kind, EACH, 1, meeting, 0, &fetching);
   } else {
     float widened[WIDE_PANELS * CHUNK * PANEL] __attribute__((aligned(64)));
-    for (size_t v = 0; v < panels * PANEL_VECS; v++)
+    for (size_t v = 0; v < kind.panels * PANEL_VECS; v++)
       for (size_t j = 0; j < meeting->chunk; j++)
         store(widened + (v / PANEL_VECS * meeting->chunk + j) * PANEL + v % PANEL_VECS * LANES,
-              load_key(op, dtype, meeting, j, v));
+              load_key(kind, meeting, j, v));
     struct meeting wide = *meeting;
     wide.panels = widened;
     wide.apart = meeting->chunk;
-    meet_widened(op, panels, &wide);
+    meet_widened(kind.op, kind.panels, &wide);
   }
 }
 
@@ -206,9 +212,9 @@ INLINE void panels_pairs(attn_dtype dtype, enum pair_op op, const struct attn_pa
           .first = from == 0,
           .fetching = fetching_of(&work->ahead, components, p * work->dim + from * together)};
       if (together == 2)
-        meet_chunk(op, dtype, 2, &meeting);
+        meet_chunk((struct pairing){op, dtype, 2}, &meeting);
       else
-        meet_chunk(op, dtype, 1, &meeting);
+        meet_chunk((struct pairing){op, dtype, 1}, &meeting);
     }
     p += together;
   }
@@ -262,7 +268,6 @@ INLINE void weigh_step(attn_dtype dtype, enum pace pace, size_t n, size_t vecs,
   vec sum[MICRO][VALUE_VECS];
   const float *weights = work->weights + q * work->stride;
   struct fetching line = *fetching;
-  const size_t mask = line.some;
   for (size_t i = 0; i < n; i++)
     for (size_t v = 0; v < vecs; v++)
       sum[i][v] = output_so_far(work, q + i, v);
@@ -270,7 +275,7 @@ INLINE void weigh_step(attn_dtype dtype, enum pace pace, size_t n, size_t vecs,
     for (size_t v = 0; v < vecs; v++) {
       const vec value = load_numbers(dtype, work->values, r * work->dim + v * LANES);
       if (pace == EACH) fetch(&line);
-      if (pace == SOME && (r & mask) == 0) fetch(&line);
+      if (pace == SOME && (r & line.mask) == 0) fetch(&line);
       for (size_t i = 0; i < n; i++)
         sum[i][v] += value * weights[i * work->stride + r];
     }

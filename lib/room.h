@@ -20,7 +20,7 @@ struct attn_room attn_room_enter(const attn_pool *pool, size_t expected);
 
 /* count * size bytes that belong to the room, for what has the alignment of a
  * vector and begins with whatever was there. NULL where there is no memory, or
- * the product overflows (attn_size_times() marks that). */
+ * the product overflows. */
 void *attn_room_take(struct attn_room *room, size_t count, size_t size);
 
 /* Ends the life of all that was taken. */
