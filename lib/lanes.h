@@ -66,13 +66,17 @@ static inline vec select_vec(ivec mask, vec yes, vec no) {
 }
 
 /* GCC 12 makes three instructions of the first and takes the second apart, lane
- * by lane. */
+ * by lane. The third has 0 in place of v where x is below the bound. */
 #if LANES == 16
 INLINE vec larger_vec(vec a, vec b) {
   return (vec)_mm512_max_ps((__m512)a, (__m512)b);
 }
 INLINE bool any_above(vec v, vec bound) {
   return _mm512_cmp_ps_mask((__m512)v, (__m512)bound, _CMP_GT_OQ) != 0;
+}
+INLINE vec kept_from(vec x, float bound, vec v) {
+  const __mmask16 kept = _mm512_cmp_ps_mask((__m512)x, _mm512_set1_ps(bound), _CMP_GE_OQ);
+  return (vec)_mm512_maskz_mov_ps(kept, (__m512)v);
 }
 #elif LANES == 8
 INLINE vec larger_vec(vec a, vec b) {
@@ -96,6 +100,11 @@ INLINE bool any_above(vec v, vec bound) {
   typedef int64_t longs __attribute__((vector_size(16)));
   const longs above = (longs)(v > bound);
   return (above[0] | above[1]) != 0;
+}
+#endif
+#if LANES < 16
+INLINE vec kept_from(vec x, float bound, vec v) {
+  return (vec)((ivec)v & (x >= all(bound)));
 }
 #endif
 

@@ -321,6 +321,9 @@ START_TEST(test_rows) {
                       (double)got[i], expected);
       }
       ck_assert(fabs(total - sum) <= 1e-6 * sum);
+      float ends[] = {-INFINITY, most - 88, most};
+      ck_assert(kernels->row_exp(ends, 3, most) == 1);
+      ck_assert(ends[0] == 0 && ends[1] == 0 && ends[2] == 1);
       memcpy(got, scores, n * sizeof *got);
       kernels->row_times(got, factors, n);
       for (size_t i = 0; i < n; i++)
