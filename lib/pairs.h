@@ -241,7 +241,16 @@ static void panels_distance2(const struct attn_panels *panels, float *scores, si
  * first, as for numbers that are widened (0.82 of the processor's peak in place of
  * 0.93), and tiles of twice as many rows (no gain). */
 
-enum { VALUE_VECS = LANES == 16 ? 2 : LANES == 8 ? 2 : 4 };
+enum { VALUE_VECS = LANES >= 8 ? 2 : 4 };
+/* A step may also be twice as wide and half as high: it needs as many registers
+ * and meets a row in half as many jumps, but more steps go through the same
+ * columns. It is the better one where those stay in the first-level cache
+ * meanwhile, or one step is all. */
+#if LANES == 16
+enum { WIDE_VECS = 4, WIDE_MICRO = 4, WIDE_ROWS = 96 };
+#else
+enum { WIDE_VECS = VALUE_VECS, WIDE_MICRO = MICRO, WIDE_ROWS = 0 };
+#endif
 enum { ROWS_QUERIES = 4, ROWS_DIM = 256, ABREAST = 8 };
 
 /* Some rows of some columns, and all queries. The last components of a row are
@@ -265,7 +274,7 @@ INLINE vec output_so_far(const struct weighing *work, size_t q, size_t v) {
 
 INLINE void weigh_step(attn_dtype dtype, enum pace pace, size_t n, size_t vecs,
                        const struct weighing *work, size_t q, struct fetching *fetching) {
-  vec sum[MICRO][VALUE_VECS];
+  vec sum[MICRO][WIDE_VECS];
   const float *weights = work->weights + q * work->stride;
   struct fetching line = *fetching;
   for (size_t i = 0; i < n; i++)
@@ -292,16 +301,18 @@ INLINE void weigh_step(attn_dtype dtype, enum pace pace, size_t n, size_t vecs,
 }
 
 INLINE void weigh_column(attn_dtype dtype, size_t vecs, const struct weighing *work) {
-  struct fetching fetching = shared_out(work->fetching, work->count / MICRO);
+  const size_t together = vecs > VALUE_VECS ? WIDE_MICRO : MICRO;
+  struct fetching fetching = shared_out(work->fetching, work->count / together);
   const bool ahead = fetching.step > 0;
   size_t q = 0;
   if (ahead)
-    for (; q + MICRO <= work->count; q += MICRO)
-      weigh_step(dtype, SOME, MICRO, vecs, work, q, &fetching);
-  for (; q + MICRO <= work->count; q += MICRO)
-    weigh_step(dtype, NEVER, MICRO, vecs, work, q, &fetching);
+    for (; q + together <= work->count; q += together)
+      weigh_step(dtype, SOME, together, vecs, work, q, &fetching);
+  for (; q + together <= work->count; q += together)
+    weigh_step(dtype, NEVER, together, vecs, work, q, &fetching);
 #define REST(n)                                                                                    \
   case n:                                                                                          \
+    if (n >= together) break;                                                                      \
     if (ahead && q == 0)                                                                           \
       weigh_step(dtype, EACH, n, vecs, work, q, &fetching);                                        \
     else                                                                                           \
@@ -355,15 +366,20 @@ INLINE void weigh_columns(attn_dtype dtype, const struct attn_weighing *work, si
                            .dim = work->dim,
                            .apart = work->dim,
                            .first = from == 0 && !work->onto};
-  const size_t wide = VALUE_VECS * LANES, calls = work->rows * row_vecs(work);
+  const bool may_be_wide = dtype == ATTN_F32 && (work->count <= WIDE_MICRO || rows <= WIDE_ROWS);
+  const size_t wide = WIDE_VECS * LANES, usual = VALUE_VECS * LANES;
+  const size_t calls = work->rows * row_vecs(work);
   for (; column < work->dim; column += block.width) {
     const size_t left = work->dim - column;
     block.values = attn_numbers_after(work->values, from, from * work->dim + column).data;
     block.outputs = outputs + column;
     block.fetching =
         fetching_of(&work->ahead, calls, from * row_vecs(work) + rows * (column / LANES));
-    if (left >= wide) {
+    if (wide > usual && may_be_wide && left >= wide) {
       block.width = wide;
+      weigh_block(dtype, WIDE_VECS, &block);
+    } else if (left >= usual) {
+      block.width = usual;
       weigh_block(dtype, VALUE_VECS, &block);
     } else {
       block.width = left < LANES ? left : LANES;
