@@ -76,6 +76,8 @@ enum { MICRO = 4 };
 enum { MICRO = 2 };
 #define EACH_REST(X) X(1)
 #endif
+/* Few queries have registers for more panels, and more sums to wait for at a time. */
+enum { FEW_QUERIES = MICRO / 2, FEW_PANELS = 2 * WIDE_PANELS };
 enum pair_op { PAIR_PRODUCT, PAIR_DISTANCE2 };
 
 /* A chunk of one panel or two, and all queries. */
@@ -118,7 +120,7 @@ INLINE void micro_step(struct pairing kind, enum pace pace, size_t n, const stru
                        size_t query, struct fetching *fetching) {
   const size_t vecs = kind.panels * PANEL_VECS;
   const float *queries = meeting->queries + query * meeting->dim;
-  vec sum[MICRO][2 * PANEL_VECS];
+  vec sum[MICRO][FEW_PANELS * PANEL_VECS];
   for (size_t q = 0; q < n; q++)
     for (size_t v = 0; v < vecs; v++)
       sum[q][v] = all(0);
@@ -141,15 +143,15 @@ INLINE void micro_step(struct pairing kind, enum pace pace, size_t n, const stru
 
 INLINE void meet(struct pairing kind, const struct meeting *meeting) {
   struct fetching fetching = shared_out(meeting->fetching, meeting->count / MICRO);
-  const bool ahead = fetching.step > 0;
+  const bool ahead = fetching.step > 0, few = kind.panels > WIDE_PANELS;
   size_t q = 0;
-  if (ahead)
-    for (; q + MICRO <= meeting->count; q += MICRO)
-      micro_step(kind, SOME, MICRO, meeting, q, &fetching);
-  for (; q + MICRO <= meeting->count; q += MICRO)
+  for (; !few && ahead && q + MICRO <= meeting->count; q += MICRO)
+    micro_step(kind, SOME, MICRO, meeting, q, &fetching);
+  for (; !few && q + MICRO <= meeting->count; q += MICRO)
     micro_step(kind, NEVER, MICRO, meeting, q, &fetching);
 #define REST(n)                                                                                    \
   case n:                                                                                          \
+    if (few && n > FEW_QUERIES) break;                                                             \
     if (ahead && q == 0)                                                                           \
       micro_step(kind, EACH, n, meeting, q, &fetching);                                            \
     else                                                                                           \
@@ -195,7 +197,9 @@ INLINE void panels_pairs(attn_dtype dtype, enum pair_op op, const struct attn_pa
                          float *scores, size_t stride) {
   const size_t components = work->panel_count * work->dim;
   for (size_t p = 0; p < work->panel_count;) {
-    const size_t together = p + WIDE_PANELS <= work->panel_count ? WIDE_PANELS : 1;
+    const size_t left = work->panel_count - p;
+    const bool few = dtype == ATTN_F32 && work->count <= FEW_QUERIES && left >= FEW_PANELS;
+    const size_t together = few ? FEW_PANELS : left >= WIDE_PANELS ? WIDE_PANELS : 1;
     for (size_t from = 0; from < work->dim; from += CHUNK) {
       const struct attn_numbers keys =
           attn_numbers_after(work->keys, p * PANEL, (p * work->dim + from) * PANEL);
@@ -211,7 +215,9 @@ INLINE void panels_pairs(attn_dtype dtype, enum pair_op op, const struct attn_pa
           .stride = stride,
           .first = from == 0,
           .fetching = fetching_of(&work->ahead, components, p * work->dim + from * together)};
-      if (together == 2)
+      if (few)
+        meet_chunk((struct pairing){op, dtype, FEW_PANELS}, &meeting);
+      else if (together == 2)
         meet_chunk((struct pairing){op, dtype, 2}, &meeting);
       else
         meet_chunk((struct pairing){op, dtype, 1}, &meeting);
@@ -248,6 +254,8 @@ enum { VALUE_VECS = LANES >= 8 ? 2 : 4 };
  * meanwhile, or one step is all. */
 #if LANES == 16
 enum { WIDE_VECS = 4, WIDE_MICRO = 4, WIDE_ROWS = 96 };
+#elif LANES == 8
+enum { WIDE_VECS = 4, WIDE_MICRO = 2, WIDE_ROWS = 0 };
 #else
 enum { WIDE_VECS = VALUE_VECS, WIDE_MICRO = MICRO, WIDE_ROWS = 0 };
 #endif
