@@ -73,12 +73,8 @@ static float row_max(const float *scores, size_t n) {
       most[c] = larger_vec(most[c], load(scores + i + c * LANES));
   for (; i + LANES <= n; i += LANES)
     most[0] = larger_vec(most[0], load(scores + i));
-  most[1] = larger_vec(most[1], load_some(scores + i, n - i, -INFINITY));
-  float lanes[LANES], best = -INFINITY;
-  store(lanes, larger_vec(larger_vec(most[0], most[1]), larger_vec(most[2], most[3])));
-  for (size_t l = 0; l < LANES; l++)
-    best = lanes[l] > best ? lanes[l] : best;
-  return best;
+  if (i < n) most[1] = larger_vec(most[1], load_some(scores + i, n - i, -INFINITY));
+  return largest_lane(larger_vec(larger_vec(most[0], most[1]), larger_vec(most[2], most[3])));
 }
 
 /* A block at a time: nearly always there is nothing above the threshold in it.

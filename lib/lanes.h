@@ -52,17 +52,23 @@ static inline void store_some(float *to, vec v, size_t n) {
   memcpy(to, lanes, n * sizeof *to);
 }
 
-static inline float sum_lanes(vec v) {
-  float lanes[LANES];
-  store(lanes, v);
-  for (size_t width = LANES / 2; width > 0; width /= 2)
-    for (size_t i = 0; i < width; i++)
-      lanes[i] += lanes[i + width];
-  return lanes[0];
-}
-
 static inline vec select_vec(ivec mask, vec yes, vec no) {
   return (vec)((mask & (ivec)yes) | (~mask & (ivec)no));
+}
+
+/* sum + a * b, rounded once wherever the instruction set can do that. Said
+ * outright: a compiler that may contract need not, and where one loop does and
+ * another doesn't, a query gets other bits alone than in a batch. */
+INLINE vec plus_product(vec sum, vec a, vec b) {
+#if LANES == 16
+  return (vec)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)sum);
+#elif LANES == 8
+  return (vec)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)sum);
+#elif defined(ATTN_KERNEL_NEON)
+  return (vec)vfmaq_f32((float32x4_t)sum, (float32x4_t)a, (float32x4_t)b);
+#else
+  return sum + a * b;
+#endif
 }
 
 /* GCC 12 makes three instructions of the first and takes the second apart, lane
@@ -108,6 +114,41 @@ INLINE vec kept_from(vec x, float bound, vec v) {
 }
 #endif
 
+/* ---- All lanes into one, in the same order whatever there is in them ---- */
+
+#define LANE(i, by) (((i) + (by)) % LANES)
+#define FOUR(i, by) LANE(i, by), LANE((i) + 1, by), LANE((i) + 2, by), LANE((i) + 3, by)
+#if LANES == 16
+#define TURNED(v, by)                                                                              \
+  __builtin_shufflevector(v, v, FOUR(0, by), FOUR(4, by), FOUR(8, by), FOUR(12, by))
+#elif LANES == 8
+#define TURNED(v, by) __builtin_shufflevector(v, v, FOUR(0, by), FOUR(4, by))
+#else
+#define TURNED(v, by) __builtin_shufflevector(v, v, FOUR(0, by))
+#endif
+
+INLINE float sum_lanes(vec v) {
+#if LANES == 16
+  v += TURNED(v, 8);
+#endif
+#if LANES >= 8
+  v += TURNED(v, 4);
+#endif
+  v += TURNED(v, 2);
+  return v[0] + v[1];
+}
+
+INLINE float largest_lane(vec v) {
+#if LANES == 16
+  v = larger_vec(v, TURNED(v, 8));
+#endif
+#if LANES >= 8
+  v = larger_vec(v, TURNED(v, 4));
+#endif
+  v = larger_vec(v, TURNED(v, 2));
+  return v[0] > v[1] ? v[0] : v[1];
+}
+
 /* ---- Smaller numbers: LANES of them as float32, an int8 without its scale ---- */
 
 #if LANES == 16
@@ -148,15 +189,10 @@ typedef uint32_t uvec __attribute__((vector_size(16)));
 typedef uint64_t pair __attribute__((vector_size(16)));
 typedef uint16_t halves __attribute__((vector_size(16)));
 typedef uint8_t bytes __attribute__((vector_size(16)));
-#ifdef __clang__
-#define SHUFFLE(type, v, ...) __builtin_shufflevector(v, v, __VA_ARGS__)
-#else
-#define SHUFFLE(type, v, ...) __builtin_shuffle(v, (type){__VA_ARGS__})
-#endif
 
 /* Four halves, each twice in its lane. */
 INLINE uvec spread(halves four) {
-  return (uvec)SHUFFLE(halves, four, 0, 0, 1, 1, 2, 2, 3, 3);
+  return (uvec)__builtin_shufflevector(four, four, 0, 0, 1, 1, 2, 2, 3, 3);
 }
 INLINE uvec load_halves(const void *from) {
   uint64_t four;
@@ -179,8 +215,8 @@ INLINE vec widen_int8(const void *from) {
   uint32_t four;
   memcpy(&four, from, sizeof four);
   const bytes packed = (bytes)(uvec){four, 0, 0, 0};
-  const halves twice =
-      (halves)SHUFFLE(bytes, packed, 0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7);
+  const halves twice = (halves)__builtin_shufflevector(packed, packed, 0, 0, 1, 1, 2, 2, 3, 3, 4, 4,
+                                                       5, 5, 6, 6, 7, 7);
   return __builtin_convertvector((ivec)spread(twice) >> 24, vec);
 }
 #endif

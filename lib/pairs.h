@@ -94,9 +94,9 @@ struct meeting {
 };
 
 INLINE vec pair_step(enum pair_op op, vec sum, float query, vec key) {
-  if (op == PAIR_PRODUCT) return sum + key * query;
+  if (op == PAIR_PRODUCT) return plus_product(sum, key, all(query));
   const vec difference = key - query;
-  return sum + difference * difference;
+  return plus_product(sum, difference, difference);
 }
 
 /* What a step is compiled for. */
@@ -294,7 +294,7 @@ INLINE void weigh_step(attn_dtype dtype, enum pace pace, size_t n, size_t vecs,
       if (pace == EACH) fetch(&line);
       if (pace == SOME && (r & line.mask) == 0) fetch(&line);
       for (size_t i = 0; i < n; i++)
-        sum[i][v] += value * weights[i * work->stride + r];
+        sum[i][v] = plus_product(sum[i][v], value, all(weights[i * work->stride + r]));
     }
   *fetching = line;
   for (size_t i = 0; i < n; i++)
@@ -413,7 +413,7 @@ INLINE void weigh_rows(attn_dtype dtype, size_t n, const struct attn_weighing *w
       float *to = outputs + q * work->dim + column;
       vec sum = from > 0 || work->onto ? load(to) : all(0);
       for (size_t r = 0; r < n; r++)
-        sum += value[r] * weights[r];
+        sum = plus_product(sum, value[r], all(weights[r]));
       store(to, sum);
     }
   }
