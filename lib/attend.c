@@ -70,8 +70,7 @@ static attn_status attend_exactly(struct attn_pass_plan *plan, const size_t *whi
 
 /* For the mapped queries and their states. */
 static size_t expected_room(const struct attn_pass_plan *plan, size_t count) {
-  const size_t workers = plan->pool ? plan->pool->workers : 1;
-  const size_t states = plan->combination.select ? 0 : workers * plan->memory->value_dim;
+  const size_t states = plan->combination.select ? 0 : plan->parts * plan->memory->value_dim;
   return count * (states * sizeof(double) + plan->memory->key_dim * sizeof(float) + 64);
 }
 
@@ -135,10 +134,11 @@ attn_status attn_attend(const attn_snapshot *snapshot, const attn_request *reque
   struct attn_pass_plan plan = {.memory = snapshot,
                                 .request = request,
                                 .pool = pool,
+                                .parts = attn_pass_parts(snapshot, pool),
                                 .combination = combination_of(request, snapshot->rows)};
   const struct attn_arithmetic arithmetic =
       attn_arithmetic_of(snapshot, request->score, &plan.combination);
-  struct attn_tile *tiles = attn_snapshot_tiles(snapshot, &plan.tile_count);
+  struct attn_tile *tiles = attn_snapshot_tiles(snapshot, plan.parts, &plan.tile_count);
   if (!tiles) return ATTN_NO_MEMORY;
   plan.tiles = tiles;
   const size_t step = block_queries(&plan);

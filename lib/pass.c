@@ -42,12 +42,12 @@ struct pass {
   struct attn_scorer judge; /* float64, for candidates that float32 has found */
   const struct attn_queries *queries;
   struct attn_fold_plan fold_plan;
-  size_t count, parts, groups, step, run; /* step: queries; run: tiles */
-  double limit;                           /* of exponents, for float32 */
-  struct attn_fold *folds;                /* parts */
-  struct attn_selection *selections;      /* parts x count */
-  bool *left;                             /* count: to be redone in float64 */
-  atomic_int status;                      /* the first failure of any task */
+  size_t count, groups, step, run;   /* step: queries; run: tiles */
+  double limit;                      /* of exponents, for float32 */
+  struct attn_fold *folds;           /* parts */
+  struct attn_selection *selections; /* parts x count */
+  bool *left;                        /* count: to be redone in float64 */
+  atomic_int status;                 /* the first failure of any task */
 };
 
 static void fail(struct pass *pass, attn_status status) {
@@ -78,10 +78,6 @@ static void run(const struct attn_pass_plan *plan, size_t count,
 
 /* ---- Cutting ---- */
 
-static size_t cut(size_t total, size_t pieces, size_t index) {
-  return (size_t)((unsigned __int128)total * index / pieces);
-}
-
 static size_t smaller(size_t a, size_t b) {
   return a < b ? a : b;
 }
@@ -94,23 +90,48 @@ static bool is_small(const attn_snapshot *memory) {
   return numbers * (double)attn_dtype_bytes(memory->dtype) <= SMALL_MEMORY;
 }
 
+static size_t workers_of(const attn_pool *pool) {
+  return pool ? larger(pool->workers, 1) : 1;
+}
+
+/* Tasks that a query is worth. */
+static double worth(const attn_snapshot *memory) {
+  return (double)memory->rows * (double)(memory->key_dim + memory->value_dim) / TASK_LEAST;
+}
+
 /* How the rows are cut depends on the memory and the workers, never on how many
  * queries there are: rounding differs between cuts, and a query is to get the
  * same answer alone and in a batch. The queries are cut as it pleases. */
+size_t attn_pass_parts(const attn_snapshot *memory, const attn_pool *pool) {
+  const size_t workers = workers_of(pool);
+  const double parts = worth(memory);
+  return parts < (double)workers ? larger((size_t)parts, 1) : workers;
+}
+
 static void choose_cuts(struct pass *pass) {
   const attn_snapshot *memory = pass->plan->memory;
-  const size_t workers = pass->plan->pool ? larger(pass->plan->pool->workers, 1) : 1;
-  const double work = (double)memory->rows * (double)(memory->key_dim + memory->value_dim);
-  const double parts = work / TASK_LEAST, tasks = parts * (double)pass->count;
-  pass->parts = parts < (double)workers ? larger((size_t)parts, 1) : workers;
-  pass->parts = smaller(pass->parts, larger(pass->plan->tile_count, 1));
+  const size_t workers = workers_of(pass->plan->pool);
+  const double tasks = worth(memory) * (double)pass->count;
   const size_t wanted = tasks < (double)workers ? larger((size_t)tasks, 1) : workers;
-  pass->groups = smaller(larger(wanted / pass->parts, 1), pass->count);
+  pass->groups = smaller(larger(wanted / pass->plan->parts, 1), pass->count);
   const size_t wide = larger(memory->tile_rows, memory->value_dim);
   pass->step = smaller(smaller(STEP_QUERIES, pass->count), larger(STEP_FLOATS / wide, 1));
   /* entering a tile may be work, which is not to be done for each step */
   const bool enters = !pass->plan->fast || pass->scorer.score->kind->base == BASE_ADDITIVE;
   pass->run = !enters ? smaller(larger(RUN_ROWS / memory->tile_rows, 1), RUN_TILES) : 1;
+}
+
+/* The first tile of a part, or of the next one that has any. */
+static size_t part_begins(const struct attn_pass_plan *plan, size_t part) {
+  size_t low = 0, high = plan->tile_count;
+  while (low < high) {
+    const size_t middle = low + (high - low) / 2;
+    if (plan->tiles[middle].part < part)
+      low = middle + 1;
+    else
+      high = middle;
+  }
+  return low;
 }
 
 /* ---- Tasks ---- */
@@ -258,12 +279,11 @@ static attn_status meet_run(struct pass *pass, struct desk *desk, const struct s
 
 static attn_status meet_part(struct pass *pass, struct desk *desk, size_t part, size_t first,
                              size_t end) {
-  const size_t tiles = pass->plan->tile_count;
   const struct share share = {
-      .part = part, .first = first, .end = end, .last = cut(tiles, pass->parts, part + 1)};
+      .part = part, .first = first, .end = end, .last = part_begins(pass->plan, part + 1)};
   attn_status status = ATTN_OK;
   if (pass->folds) attn_fold_begin(&pass->folds[part], &pass->fold_plan, first, end);
-  for (size_t t = cut(tiles, pass->parts, part);
+  for (size_t t = part_begins(pass->plan, part);
        t < share.last && status == ATTN_OK && status_of(pass) == ATTN_OK; t += pass->run)
     status = meet_run(pass, desk, &share, t, smaller(t + pass->run, share.last));
   return status;
@@ -354,7 +374,7 @@ static void select_task(void *argument, size_t q) {
   struct attn_selection *selection = &pass->selections[q];
   struct attn_room room = attn_room_enter(pass->plan->pool, 0);
   attn_status status = ATTN_OK;
-  for (size_t part = 1; part < pass->parts && status == ATTN_OK; part++)
+  for (size_t part = 1; part < pass->plan->parts && status == ATTN_OK; part++)
     status = attn_selection_merge(selection, &pass->selections[part * pass->count + q]);
   if (status == ATTN_OK && pass->plan->fast) {
     attn_selection_narrow(selection);
@@ -396,7 +416,7 @@ static attn_status finish_fold(struct pass *pass, size_t q) {
   struct attn_fold *fold = &pass->folds[0];
   const size_t dim = pass->plan->memory->value_dim;
   attn_status status = ATTN_OK;
-  for (size_t part = 1; part < pass->parts && status == ATTN_OK; part++)
+  for (size_t part = 1; part < pass->plan->parts && status == ATTN_OK; part++)
     status = attn_fold_merge(fold, &pass->folds[part], &pass->fold_plan, q);
   if (status != ATTN_OK) return status;
   if (pass->plan->fast && !(fabs(fold->max[q]) <= pass->limit)) {
@@ -421,21 +441,22 @@ static void finish_queries(struct pass *pass, size_t first, size_t end) {
 
 static void finish_task(void *argument, size_t index) {
   struct pass *pass = argument;
-  finish_queries(pass, cut(pass->count, FINISHERS, index), cut(pass->count, FINISHERS, index + 1));
+  finish_queries(pass, attn_cut(pass->count, FINISHERS, index),
+                 attn_cut(pass->count, FINISHERS, index + 1));
 }
 
 static void score_task(void *argument, size_t index) {
   struct pass *pass = argument;
   const size_t group = index % pass->groups;
-  const size_t first = cut(pass->count, pass->groups, group);
-  const size_t end = cut(pass->count, pass->groups, group + 1);
+  const size_t first = attn_cut(pass->count, pass->groups, group);
+  const size_t end = attn_cut(pass->count, pass->groups, group + 1);
   struct desk desk;
   attn_status status = desk_make(&desk, pass);
   if (status == ATTN_OK) status = meet_part(pass, &desk, index / pass->groups, first, end);
   attn_room_leave(&desk.room);
   if (status != ATTN_OK)
     fail(pass, status);
-  else if (pass->parts == 1)
+  else if (pass->plan->parts == 1)
     finish_queries(pass, first, end);
 }
 
@@ -444,12 +465,12 @@ static void weights_task(void *argument, size_t part) {
   struct pass *pass = argument;
   const struct attn_pass_plan *plan = pass->plan;
   const struct attn_fold_plan *fold_plan = &pass->fold_plan;
-  const size_t last = cut(plan->tile_count, pass->parts, part + 1);
+  const size_t begin = part_begins(plan, part), end = part_begins(plan, part + 1);
   for (size_t q = 0; q < pass->count; q++) {
     if (pass->left[q]) continue;
     float *row = fold_plan->weights + pass->queries->which[q] * plan->memory->rows;
     bool finite = true;
-    for (size_t t = cut(plan->tile_count, pass->parts, part); t < last; t++) {
+    for (size_t t = begin; t < end; t++) {
       const struct attn_tile *tile = &plan->tiles[t];
       const double factor = attn_fold_factor(&pass->folds[0], fold_plan, q,
                                              fold_plan->anchors[q * plan->tile_count + t]);
@@ -487,9 +508,9 @@ static attn_status prepare(struct pass *pass) {
     const struct norm_kind *kind = request->normalization->kind;
     const size_t top_k = request->normalization->top_k;
     const size_t most = kind->rule == RULE_HARDMAX ? 1 : top_k < plan->memory->rows ? top_k : 0;
-    pass->selections = calloc(pass->parts * pass->count, sizeof *pass->selections);
+    pass->selections = calloc(pass->plan->parts * pass->count, sizeof *pass->selections);
     if (!pass->selections) return ATTN_NO_MEMORY;
-    for (size_t i = 0; i < pass->parts * pass->count; i++)
+    for (size_t i = 0; i < pass->plan->parts * pass->count; i++)
       attn_selection_init(&pass->selections[i], most, kind->window,
                           plan->fast ? plan->margins[i % pass->count] : (struct attn_margin){0});
     if (!plan->fast) return ATTN_OK;
@@ -513,9 +534,9 @@ static attn_status prepare(struct pass *pass) {
         attn_room_take(plan->room, attn_size_times(pass->count, plan->tile_count), sizeof(double));
     if (!pass->fold_plan.anchors) return ATTN_NO_MEMORY;
   }
-  pass->folds = calloc(pass->parts, sizeof *pass->folds);
+  pass->folds = calloc(pass->plan->parts, sizeof *pass->folds);
   if (!pass->folds) return ATTN_NO_MEMORY;
-  for (size_t part = 0; part < pass->parts && status == ATTN_OK; part++)
+  for (size_t part = 0; part < pass->plan->parts && status == ATTN_OK; part++)
     status = attn_fold_create(&pass->folds[part], plan->room, &pass->fold_plan, pass->count);
   return status;
 }
@@ -523,9 +544,9 @@ static attn_status prepare(struct pass *pass) {
 static void pass_clear(struct pass *pass) {
   attn_scorer_clear(&pass->scorer);
   attn_scorer_clear(&pass->judge);
-  for (size_t part = 0; pass->folds && part < pass->parts; part++)
+  for (size_t part = 0; pass->folds && part < pass->plan->parts; part++)
     attn_fold_free(&pass->folds[part]);
-  for (size_t i = 0; pass->selections && i < pass->parts * pass->count; i++)
+  for (size_t i = 0; pass->selections && i < pass->plan->parts * pass->count; i++)
     attn_selection_free(&pass->selections[i]);
   free(pass->folds);
   free(pass->selections);
@@ -539,15 +560,15 @@ attn_status attn_pass_run(const struct attn_pass_plan *plan, const struct attn_q
   attn_status status = prepare(&pass);
   if (status != ATTN_OK) goto done;
 
-  run(plan, pass.parts * pass.groups, score_task, &pass);
+  run(plan, plan->parts * pass.groups, score_task, &pass);
   if (plan->combination.select && status_of(&pass) == ATTN_OK)
     run(plan, count, select_task, &pass);
-  else if (pass.parts > 1 && count * plan->memory->value_dim >= FINISH_LEAST)
+  else if (plan->parts > 1 && count * plan->memory->value_dim >= FINISH_LEAST)
     run(plan, FINISHERS, finish_task, &pass);
-  else if (pass.parts > 1)
+  else if (plan->parts > 1)
     finish_queries(&pass, 0, count);
   if (pass.fold_plan.weights && status_of(&pass) == ATTN_OK)
-    run(plan, pass.parts, weights_task, &pass);
+    run(plan, plan->parts, weights_task, &pass);
   status = status_of(&pass);
   for (size_t q = 0; q < count; q++)
     if (pass.left[q]) redo[(*redo_count)++] = queries->which[q];

@@ -14,11 +14,14 @@ struct attn_pass_plan {
   const attn_pool *pool; /* may be NULL */
   struct attn_room *room;
   const struct attn_tile *tiles;
-  size_t tile_count;
-  bool fast; /* float32 */
+  size_t tile_count, parts; /* of the tiles; attn_pass_parts() */
+  bool fast;                /* float32 */
   struct attn_combination combination;
   const struct attn_margin *margins; /* fast and select: of each query of the pass */
 };
+
+/* Parts that the tiles of a memory are cut into for such a pool. */
+size_t attn_pass_parts(const attn_snapshot *memory, const attn_pool *pool);
 
 /* How the queries of such a pass are mapped, for either arithmetic. */
 struct attn_query_map attn_pass_query_map(const struct attn_pass_plan *plan, bool fast);

@@ -180,22 +180,34 @@ attn_status attn_snapshot_get_row(const attn_snapshot *snapshot, size_t row, flo
   return ATTN_OK;
 }
 
-struct attn_tile *attn_snapshot_tiles(const attn_snapshot *snapshot, size_t *count) {
-  size_t needed = 0;
+/* Where in block b: before it 0, and past its end behind it. */
+static size_t part_begins(const attn_snapshot *snapshot, size_t b, size_t parts, size_t part) {
+  const size_t row = attn_cut(snapshot->rows, parts, part), first = snapshot->firsts[b];
+  return row <= first ? 0 : (row - first) / ATTN_PANEL * ATTN_PANEL;
+}
+
+struct attn_tile *attn_snapshot_tiles(const attn_snapshot *snapshot, size_t parts, size_t *count) {
+  size_t needed = parts;
   for (size_t b = 0; b < snapshot->block_count; b++)
     needed += (snapshot->blocks[b]->rows + snapshot->tile_rows - 1) / snapshot->tile_rows;
-  struct attn_tile *tiles = calloc(needed > 0 ? needed : 1, sizeof *tiles);
+  struct attn_tile *tiles = calloc(needed, sizeof *tiles);
   if (!tiles) return NULL;
-  size_t t = 0;
+  size_t t = 0, part = 0;
   for (size_t b = 0; b < snapshot->block_count; b++) {
     const struct attn_block *block = snapshot->blocks[b];
-    for (size_t row = 0; row < block->rows; row += snapshot->tile_rows, t++) {
-      const size_t left = block->rows - row;
+    for (size_t row = 0; row < block->rows; row += tiles[t++].rows) {
+      while (part + 1 < parts && part_begins(snapshot, b, parts, part + 1) <= row)
+        part++;
+      size_t end = block->rows;
+      if (end - row > snapshot->tile_rows) end = row + snapshot->tile_rows;
+      const size_t next = part_begins(snapshot, b, parts, part + 1);
+      if (part + 1 < parts && next < end) end = next;
       tiles[t] = (struct attn_tile){.keys = attn_block_key(block, row),
                                     .values = attn_block_value(block, row),
                                     .norms = block->norms + row,
-                                    .rows = left < snapshot->tile_rows ? left : snapshot->tile_rows,
-                                    .first = snapshot->firsts[b] + row};
+                                    .rows = end - row,
+                                    .first = snapshot->firsts[b] + row,
+                                    .part = part};
     }
   }
   *count = t;

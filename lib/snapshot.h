@@ -35,10 +35,13 @@ struct attn_tile {
   struct attn_numbers values;
   const double *norms;
   size_t rows, first; /* first: the number of its first row in the snapshot */
+  size_t part;
 };
 
-/* All tiles in order of rows; the array is the caller's. NULL: no memory. */
-struct attn_tile *attn_snapshot_tiles(const attn_snapshot *snapshot, size_t *count);
+/* All tiles in order of rows, in so many parts of as many rows each as panels
+ * allow; a part of a few rows may be none. The array is the caller's. NULL: no
+ * memory. */
+struct attn_tile *attn_snapshot_tiles(const attn_snapshot *snapshot, size_t parts, size_t *count);
 
 /* One row of a tile, widened. */
 static inline void attn_tile_key(const struct attn_tile *tile, size_t row, size_t key_dim,
@@ -52,6 +55,11 @@ static inline void attn_tile_value(const struct attn_tile *tile, size_t row, siz
                                    double *value) {
   const struct attn_numbers from = attn_numbers_after(tile->values, row, row * value_dim);
   attn_row_doubles(&from, 1, value_dim, value);
+}
+
+/* Where piece number `index` begins when a total is cut into equal pieces. */
+static inline size_t attn_cut(size_t total, size_t pieces, size_t index) {
+  return (size_t)((unsigned __int128)total * index / pieces);
 }
 
 /* a * b, or SIZE_MAX where that overflows: no allocation of that size works. */
