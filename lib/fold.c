@@ -11,7 +11,11 @@
  * hundred rows to them keeps a million rows as exact as those, and costs little
  * beside computing it. Tiles of wide rows are shorter than that; the products of
  * a run of them add up first, or a large batch would spend a tenth of its time
- * on states that no cache has room for. */
+ * on states that no cache has room for.
+ *
+ * Rejected: leaving a maximum that is exceeded by little where it is, which saves
+ * rescaling. The largest weight would not be exactly 1 before the division, and
+ * a look-up would not give the value to the bit. */
 #include "fold.h"
 
 #include <cblas.h>
@@ -41,7 +45,8 @@ attn_status attn_fold_create(struct attn_fold *fold, struct attn_room *room,
   fold->sum = attn_room_take(room, count, sizeof *fold->sum);
   fold->outputs =
       attn_room_take(room, attn_size_times(count, plan->value_dim), sizeof *fold->outputs);
-  bool made = fold->max && fold->sum && fold->outputs;
+  fold->due = attn_room_take(room, count, sizeof *fold->due);
+  bool made = fold->max && fold->sum && fold->outputs && fold->due;
   if (plan->top > 0) {
     fold->largest = selections_create(count, plan->top);
     made = made && fold->largest;
@@ -62,25 +67,29 @@ void attn_fold_free(struct attn_fold *fold) {
 void attn_fold_begin(struct attn_fold *fold, const struct attn_fold_plan *plan, size_t first,
                      size_t end) {
   const size_t dim = plan->value_dim, count = end - first;
-  for (size_t q = first; q < end; q++)
+  for (size_t q = first; q < end; q++) {
     fold->max[q] = -INFINITY;
+    fold->due[q] = 1;
+  }
   memset(fold->sum + first, 0, count * sizeof *fold->sum);
   memset(fold->outputs + first * dim, 0, count * dim * sizeof *fold->outputs);
 }
 
-/* Makes `max` the maximum that query q's sums are relative to. `pending` is what
- * the run has added up for it so far, or NULL. */
-static void raise_max(struct attn_fold *fold, const struct attn_fold_plan *plan, size_t q,
-                      double max, double beta, float *pending) {
-  const size_t dim = plan->value_dim;
-  if (!(max > fold->max[q])) return;
-  if (fold->sum[q] != 0) {
-    const double factor = exp(beta * (fold->max[q] - max));
-    fold->sum[q] *= factor;
-    plan->kernels->row_scale_wide(fold->outputs + q * dim, dim, factor);
-    if (pending) plan->kernels->row_scale(pending, dim, (float)factor);
-  }
+/* Makes `max` the maximum that query q's sums are relative to, and says what the
+ * outputs so far are to be multiplied by for that. */
+static double raise_max(struct attn_fold *fold, size_t q, double max, double beta) {
+  if (!(max > fold->max[q])) return 1;
+  const double factor = fold->sum[q] != 0 ? exp(beta * (fold->max[q] - max)) : 1;
+  fold->sum[q] *= factor;
   fold->max[q] = max;
+  return factor;
+}
+
+static void raise_max_at_once(struct attn_fold *fold, const struct attn_fold_plan *plan, size_t q,
+                              double max) {
+  const double factor = raise_max(fold, q, max, plan->beta);
+  if (factor != 1)
+    plan->kernels->row_scale_wide(fold->outputs + q * plan->value_dim, plan->value_dim, factor);
 }
 
 static float *weights_at(const struct attn_fold_plan *plan, const struct attn_scored_tile *scored,
@@ -107,7 +116,10 @@ attn_status attn_fold_fast(struct attn_fold *fold, const struct attn_fold_plan *
     if (plan->top > 0 && most > fold->largest[state].threshold)
       status =
           attn_selection_offer_floats(&fold->largest[state], row, rows, tile->first, plan->kernels);
-    raise_max(fold, plan, state, most, 1, scored->opens ? NULL : product + q * dim);
+    const double factor = raise_max(fold, state, most, 1);
+    fold->due[state] *= factor;
+    if (factor != 1 && !scored->opens)
+      plan->kernels->row_scale(product + q * dim, dim, (float)factor);
     fold->sum[state] += plan->kernels->row_exp(row, rows, (float)fold->max[state]);
     if (plan->weights) {
       memcpy(weights_at(plan, scored, q), row, rows * sizeof *row);
@@ -126,8 +138,11 @@ attn_status attn_fold_fast(struct attn_fold *fold, const struct attn_fold_plan *
                                          .onto = !scored->opens,
                                          .ahead = scored->ahead};
   plan->kernels->weigh_values(&weighing, product);
-  if (scored->closes)
-    plan->kernels->accumulate(fold->outputs + scored->first * dim, product, scored->count * dim);
+  for (size_t q = 0; scored->closes && q < scored->count; q++) {
+    const size_t state = scored->first + q;
+    plan->kernels->row_fold(fold->outputs + state * dim, product + q * dim, dim, fold->due[state]);
+    fold->due[state] = 1;
+  }
   return status;
 }
 
@@ -143,7 +158,7 @@ static double largest_of(const double *values, size_t n) {
 /* Scores become weights relative to the running maximum; returns the anchor. */
 static double soften(struct attn_fold *fold, const struct attn_fold_plan *plan, size_t state,
                      double *row, size_t rows) {
-  raise_max(fold, plan, state, largest_of(row, rows), plan->beta, NULL);
+  raise_max_at_once(fold, plan, state, largest_of(row, rows));
   double sum = 0;
   for (size_t i = 0; i < rows; i++)
     sum += row[i] = exp(plan->beta * (row[i] - fold->max[state]));
@@ -213,9 +228,8 @@ attn_status attn_fold_merge(struct attn_fold *into, const struct attn_fold *from
   const size_t dim = plan->value_dim;
   double factor = 1;
   if (plan->soft) {
-    const double beta = plan->beta;
-    raise_max(into, plan, q, from->max[q], beta, NULL);
-    factor = from->sum[q] != 0 ? exp(beta * (from->max[q] - into->max[q])) : 0;
+    raise_max_at_once(into, plan, q, from->max[q]);
+    factor = from->sum[q] != 0 ? exp(plan->beta * (from->max[q] - into->max[q])) : 0;
   }
   into->sum[q] += factor * from->sum[q];
   plan->kernels->row_add_wide(into->outputs + q * dim, from->outputs + q * dim, dim, factor);

@@ -32,7 +32,8 @@ struct attn_fold {
   size_t count;
   double *max;                     /* soft: the largest score so far */
   double *sum;                     /* of the weights, relative to max when soft */
-  double *outputs;                 /* count x value_dim: sum of weight * value, likewise */
+  double *outputs;                 /* count x value_dim: sum of weight * value, likewise, ... */
+  double *due;                     /* ... once it is multiplied by that, within a run of tiles */
   struct attn_selection *largest;  /* with top: by score */
   struct attn_selection *smallest; /* ... for `sum`, whose total may be negative */
 };
