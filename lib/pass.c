@@ -18,6 +18,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "pool.h"
+
 /* Queries that meet a tile together: enough to fill the registers several times,
  * few enough for them, their scores and their products to stay in the cache beside
  * the tile. 64 were measured to be slower by up to 5 % where rows are wide, 16 as
@@ -30,8 +32,8 @@ enum { RUN_ROWS = 512, RUN_TILES = 8 };
 /* What fits the second-level cache is there since it was last asked for. */
 enum { SMALL_MEMORY = 1 << 20 };
 
-/* Outputs of so many numbers are finished by several workers, in so many slices. */
-enum { FINISH_LEAST = 1 << 15, FINISHERS = 8 };
+/* Outputs of so many numbers are finished by several workers. */
+enum { FINISH_LEAST = 1 << 15 };
 
 /* Below this many multiplications a task is not worth handing over. */
 enum { TASK_LEAST = 1 << 18 };
@@ -65,15 +67,6 @@ static void fail_query(struct pass *pass, attn_status status, size_t q) {
 
 static attn_status status_of(struct pass *pass) {
   return (attn_status)atomic_load_explicit(&pass->status, memory_order_relaxed);
-}
-
-static void run(const struct attn_pass_plan *plan, size_t count,
-                void (*task)(void *argument, size_t index), void *argument) {
-  if (plan->pool && count > 1)
-    plan->pool->run(plan->pool->context, count, task, argument);
-  else
-    for (size_t i = 0; i < count; i++)
-      task(argument, i);
 }
 
 /* ---- Cutting ---- */
@@ -441,8 +434,8 @@ static void finish_queries(struct pass *pass, size_t first, size_t end) {
 
 static void finish_task(void *argument, size_t index) {
   struct pass *pass = argument;
-  finish_queries(pass, attn_cut(pass->count, FINISHERS, index),
-                 attn_cut(pass->count, FINISHERS, index + 1));
+  finish_queries(pass, attn_cut(pass->count, ATTN_SLICES, index),
+                 attn_cut(pass->count, ATTN_SLICES, index + 1));
 }
 
 static void score_task(void *argument, size_t index) {
@@ -560,15 +553,15 @@ attn_status attn_pass_run(const struct attn_pass_plan *plan, const struct attn_q
   attn_status status = prepare(&pass);
   if (status != ATTN_OK) goto done;
 
-  run(plan, plan->parts * pass.groups, score_task, &pass);
+  attn_pool_run(plan->pool, plan->parts * pass.groups, score_task, &pass);
   if (plan->combination.select && status_of(&pass) == ATTN_OK)
-    run(plan, count, select_task, &pass);
+    attn_pool_run(plan->pool, count, select_task, &pass);
   else if (plan->parts > 1 && count * plan->memory->value_dim >= FINISH_LEAST)
-    run(plan, FINISHERS, finish_task, &pass);
+    attn_pool_run(plan->pool, ATTN_SLICES, finish_task, &pass);
   else if (plan->parts > 1)
     finish_queries(&pass, 0, count);
   if (pass.fold_plan.weights && status_of(&pass) == ATTN_OK)
-    run(plan, plan->parts, weights_task, &pass);
+    attn_pool_run(plan->pool, plan->parts, weights_task, &pass);
   status = status_of(&pass);
   for (size_t q = 0; q < count; q++)
     if (pass.left[q]) redo[(*redo_count)++] = queries->which[q];

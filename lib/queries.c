@@ -14,6 +14,7 @@
 #include <string.h>
 
 #include "kernels.h"
+#include "pool.h"
 
 /* The matrix that maps a query, transposed or not, as cblas wants it told. */
 struct projection {
@@ -64,44 +65,78 @@ static double coefficient_of(const struct attn_query_map *map) {
   return kind->coefficient(numbers, map->log) * map->beta;
 }
 
+/* Queries of so many numbers are mapped by several workers. */
+enum { MAP_LEAST = 1 << 13 };
+
+struct mapping {
+  struct attn_queries *mapped;
+  const struct attn_query_map *map;
+  const float *queries;
+  double *given; /* in float64: all of them, or one row for each slice */
+  size_t query_dim, slices;
+  bool all, projected;
+  double coefficient;
+};
+
+static void map_query(const struct mapping *mapping, size_t q, double *row) {
+  const struct attn_kernels *kernels = attn_kernels();
+  const struct attn_query_map *map = mapping->map;
+  struct attn_queries *mapped = mapping->mapped;
+  const size_t dim = mapped->dim;
+  if (!mapping->projected) kernels->row_widen(row, mapping->queries + mapped->which[q] * dim, dim);
+  mapped->norms[q] = norm_of(row, dim);
+  if (!map->fast) return;
+  const double factor = factor_of(map, mapping->coefficient, mapped->norms[q]);
+  mapped->reach[q] = mapped->norms[q] * fabs(factor);
+  kernels->row_narrow(mapped->fast + q * dim, row, dim, factor);
+}
+
+static void map_slice(void *argument, size_t slice) {
+  const struct mapping *mapping = argument;
+  const struct attn_queries *mapped = mapping->mapped;
+  const size_t end = attn_cut(mapped->count, mapping->slices, slice + 1);
+  for (size_t q = attn_cut(mapped->count, mapping->slices, slice); q < end; q++)
+    map_query(mapping, q,
+              mapping->all ? mapped->exact + q * mapped->dim
+                           : mapping->given + slice * mapping->query_dim);
+}
+
 attn_status attn_queries_map(struct attn_queries *mapped, struct attn_room *room,
                              const struct attn_query_map *map, const float *queries,
                              const size_t *which, size_t count) {
-  const struct attn_kernels *kernels = attn_kernels();
   const struct projection by = projection_of(map->score);
   const size_t query_dim = map->query_dim;
-  const bool all = map->exact || by.matrix; /* in float64, or one after the other */
   *mapped = (struct attn_queries){.count = count, .dim = query_dim, .which = which};
   if (by.matrix) mapped->dim = by.transpose == CblasTrans ? by.rows : by.cols;
-  const size_t dim = mapped->dim;
-  double *given = attn_room_take(room, attn_size_times(all ? count : 1, query_dim), sizeof *given);
+  const size_t dim = mapped->dim, numbers = attn_size_times(count, dim);
+  struct mapping mapping = {.mapped = mapped,
+                            .map = map,
+                            .queries = queries,
+                            .query_dim = query_dim,
+                            .slices = numbers >= MAP_LEAST ? ATTN_SLICES : 1,
+                            .all = map->exact || by.matrix,
+                            .projected = by.matrix,
+                            .coefficient = coefficient_of(map)};
+  const size_t rows = mapping.all ? count : mapping.slices;
+  mapping.given = attn_room_take(room, attn_size_times(rows, query_dim), sizeof *mapping.given);
   mapped->norms = attn_room_take(room, count, sizeof *mapped->norms);
-  if (!given || !mapped->norms) return ATTN_NO_MEMORY;
+  if (!mapping.given || !mapped->norms) return ATTN_NO_MEMORY;
   if (map->fast) {
-    mapped->fast = attn_room_take(room, attn_size_times(count, dim), sizeof *mapped->fast);
+    mapped->fast = attn_room_take(room, numbers, sizeof *mapped->fast);
     mapped->reach = attn_room_take(room, count, sizeof *mapped->reach);
     if (!mapped->fast || !mapped->reach) return ATTN_NO_MEMORY;
   }
-  for (size_t q = 0; all && q < count; q++)
-    kernels->row_widen(given + q * query_dim, queries + which[q] * query_dim, query_dim);
-  mapped->exact = all ? given : NULL;
+  mapped->exact = mapping.all ? mapping.given : NULL;
   if (by.matrix) {
-    mapped->exact = attn_room_take(room, attn_size_times(count, dim), sizeof *mapped->exact);
+    for (size_t q = 0; q < count; q++)
+      attn_kernels()->row_widen(mapping.given + q * query_dim, queries + which[q] * query_dim,
+                                query_dim);
+    mapped->exact = attn_room_take(room, numbers, sizeof *mapped->exact);
     if (!mapped->exact) return ATTN_NO_MEMORY;
-    const attn_status status = project(mapped, room, &by, given, query_dim);
+    const attn_status status = project(mapped, room, &by, mapping.given, query_dim);
     if (status != ATTN_OK) return status;
   }
-
-  const double coefficient = coefficient_of(map);
-  for (size_t q = 0; q < count; q++) {
-    double *row = all ? mapped->exact + q * dim : given;
-    if (!all) kernels->row_widen(row, queries + which[q] * dim, dim);
-    mapped->norms[q] = norm_of(row, dim);
-    if (!map->fast) continue;
-    const double factor = factor_of(map, coefficient, mapped->norms[q]);
-    mapped->reach[q] = mapped->norms[q] * fabs(factor);
-    kernels->row_narrow(mapped->fast + q * dim, row, dim, factor);
-  }
+  attn_pool_run(room->pool, mapping.slices, map_slice, &mapping);
   return ATTN_OK;
 }
 

@@ -18,6 +18,8 @@
 #include <math.h>
 #include <stdlib.h>
 
+#include "pool.h"
+
 /* Numbers in the larger of a tile's two matrices: both fit the second-level
  * cache together, as float32. */
 enum { TILE_NUMBERS = 1 << 16, TILE_ROWS_MAX = 512 };

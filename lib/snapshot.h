@@ -57,11 +57,6 @@ static inline void attn_tile_value(const struct attn_tile *tile, size_t row, siz
   attn_row_doubles(&from, 1, value_dim, value);
 }
 
-/* Where piece number `index` begins when a total is cut into equal pieces. */
-static inline size_t attn_cut(size_t total, size_t pieces, size_t index) {
-  return (size_t)((unsigned __int128)total * index / pieces);
-}
-
 /* a * b, or SIZE_MAX where that overflows: no allocation of that size works. */
 static inline size_t attn_size_times(size_t a, size_t b) {
   size_t product;
