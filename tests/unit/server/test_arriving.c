@@ -24,17 +24,8 @@ static struct memory *large_memory(const char *name) {
 }
 
 static struct ticket *put_of(const char *name, struct memory *memory, struct arriving *arriving) {
-  struct ticket *ticket = calloc(1, sizeof *ticket);
-  sem_init(&ticket->done, 0, 0);
-  ticket->op.only_version = -1;
-  snprintf(ticket->name, sizeof ticket->name, "%s", name);
-  ticket->write = (struct write){.kind = WRITE_PUT,
-                                 .name = ticket->name,
-                                 .allowed = ticket_allowed,
-                                 .context = &ticket->op,
-                                 .memory = memory,
-                                 .arriving = arriving,
-                                 .done = ticket_done};
+  struct ticket *ticket = ticket_of_memory(name, memory);
+  ticket->write.arriving = arriving;
   return ticket;
 }
 
@@ -67,20 +58,8 @@ static void wait_for_megabytes(const char *directory, off_t megabytes) {
   ck_abort_msg("nothing is stored on the way");
 }
 
-/* As the writer has left it: opening a store would tidy up. */
 static int64_t count_chunks(const char *directory) {
-  char path[300];
-  sqlite3 *db;
-  sqlite3_stmt *statement;
-  snprintf(path, sizeof path, "%s/store.db", directory);
-  ck_assert_int_eq(sqlite3_open_v2(path, &db, SQLITE_OPEN_READWRITE, NULL), SQLITE_OK);
-  ck_assert_int_eq(sqlite3_prepare_v2(db, "SELECT count(*) FROM chunk", -1, &statement, NULL),
-                   SQLITE_OK);
-  ck_assert_int_eq(sqlite3_step(statement), SQLITE_ROW);
-  const int64_t count = sqlite3_column_int64(statement, 0);
-  sqlite3_finalize(statement);
-  sqlite3_close(db);
-  return count;
+  return count_left(directory, "SELECT count(*) FROM chunk");
 }
 
 static void check_large(struct world *world, const char *name, const struct memory *expected) {
@@ -103,8 +82,7 @@ static void append_one(struct world *world, bool create) {
   struct op op = {.kind = create ? WRITE_PUT : WRITE_ROWS, .only_version = -1, .scale = 1};
   op.count = 1;
   struct ticket *ticket = ticket_create(world, &op);
-  ck_assert(writer_submit(world->writer, &ticket->write));
-  ticket_wait(ticket);
+  ticket_run(world, ticket);
   ck_assert(!ticket->write.failed);
   ticket_free(ticket);
 }
@@ -124,8 +102,7 @@ static int64_t chunks_of_one(struct memory *memory) {
   struct world world;
   begin(&world, open_good(directory));
   struct ticket *put = put_of("large", memory_ref(memory), NULL);
-  ck_assert(writer_submit(world.writer, &put->write));
-  ticket_wait(put);
+  ticket_run(&world, put);
   ticket_free(put);
   world_stop(&world);
   const int64_t chunks = count_chunks(directory);
@@ -153,8 +130,7 @@ START_TEST(test_stored_on_the_way) {
     wait_for_megabytes(directory, (off_t)given / 2 * 2);
     ck_assert_ptr_null(registry_pin(world.registry, "large"));
     struct ticket *put = put_of("large", memory_ref(memory), arriving);
-    ck_assert(writer_submit(world.writer, &put->write));
-    ticket_wait(put);
+    ticket_run(&world, put);
     ck_assert(!put->write.failed && put->write.created);
     ticket_free(put);
     check_large(&world, "large", memory);
@@ -188,8 +164,7 @@ START_TEST(test_comes_to_nothing) {
     } else {
       struct ticket *put = put_of("large", memory_ref(memory), arriving);
       put->op.only_version = 7;
-      ck_assert(writer_submit(world.writer, &put->write));
-      ticket_wait(put);
+      ticket_run(&world, put);
       ck_assert_int_eq(put->write.problem.code, PROBLEM_PRECONDITION_FAILED);
       ticket_free(put);
     }
@@ -265,12 +240,8 @@ END_TEST
 /* ---- A full disk ---- */
 
 static struct store *open_faulty(const char *directory) {
-  struct store_options options = store_usual_options();
-  char error[512] = "";
-  options.vfs = "faulty";
-  struct store *store = store_open_with(directory, &options, error, sizeof error);
-  ck_assert_msg(store != NULL, "%s", error);
-  return store;
+  const struct store_options options = store_usual_options();
+  return open_on_layer(directory, &options);
 }
 
 /* A slice that finds no room is nobody's failure, but the write's that finds none. */
@@ -290,16 +261,14 @@ START_TEST(test_full_disk) {
       give(arriving, memory, 0, 9);
       usleep(50000);
       struct ticket *put = put_of("large", memory_ref(memory), arriving);
-      ck_assert(writer_submit(world.writer, &put->write));
-      ticket_wait(put);
+      ticket_run(&world, put);
       if (put->write.failed) ck_assert_int_eq(put->write.problem.code, PROBLEM_STORAGE_FULL);
       if (at == 1 && for_ever) ck_assert(put->write.failed);
       if (at == 1 && !for_ever) ck_assert(!put->write.failed);
       fill_disk(&world, &layer, 0, false);
       if (put->write.failed) {
         struct ticket *again = put_of("large", memory_ref(memory), NULL);
-        ck_assert(writer_submit(world.writer, &again->write));
-        ticket_wait(again);
+        ticket_run(&world, again);
         ck_assert(!again->write.failed);
         ticket_free(again);
       }

@@ -9,8 +9,7 @@ enum { MOST_TICKETS = 40 };
 static void run_alone(struct world *world, struct world_model *model, struct op op) {
   struct ticket *ticket = ticket_create(world, &op);
   model_apply(model, &op);
-  ck_assert(writer_submit(world->writer, &ticket->write));
-  ticket_wait(ticket);
+  ticket_run(world, ticket);
   ticket_check(ticket, &op);
   ticket_free(ticket);
 }
@@ -276,17 +275,7 @@ static struct memory *wide_memory(const char *name, size_t rows, float first) {
 }
 
 static struct ticket *wide_put(const char *name, size_t rows) {
-  struct ticket *ticket = calloc(1, sizeof *ticket);
-  sem_init(&ticket->done, 0, 0);
-  ticket->op.only_version = -1;
-  snprintf(ticket->name, sizeof ticket->name, "%s", name);
-  ticket->write = (struct write){.kind = WRITE_PUT,
-                                 .name = ticket->name,
-                                 .allowed = ticket_allowed,
-                                 .context = &ticket->op,
-                                 .memory = wide_memory(name, rows, 1),
-                                 .done = ticket_done};
-  return ticket;
+  return ticket_of_memory(name, wide_memory(name, rows, 1));
 }
 
 static struct write wide_append(const char *name, const float *numbers, size_t rows,
@@ -299,32 +288,6 @@ static struct write wide_append(const char *name, const float *numbers, size_t r
                         .key_dim = WIDE,
                         .value_dim = WIDE,
                         .done = done};
-}
-
-/* Opening doesn't sweep: this is what the writer has left. */
-static int64_t count_of(const char *directory, const char *query) {
-  struct store *store = open_good(directory);
-  sqlite3_stmt *statement;
-  ck_assert_int_eq(sqlite3_prepare_v2(store->db, query, -1, &statement, NULL), SQLITE_OK);
-  ck_assert_int_eq(sqlite3_step(statement), SQLITE_ROW);
-  const int64_t count = sqlite3_column_int64(statement, 0);
-  sqlite3_finalize(statement);
-  store_close(store);
-  return count;
-}
-
-static void check_reload(struct world *world, const char *directory) {
-  struct buffer before, after;
-  buffer_init(&before, 0);
-  buffer_init(&after, 0);
-  encode_world(world, &before);
-  world_stop(world);
-  world_start(world, open_good(directory));
-  encode_world(world, &after);
-  ck_assert_uint_eq(before.length, after.length);
-  ck_assert_mem_eq(before.data, after.data, before.length);
-  buffer_free(&before);
-  buffer_free(&after);
 }
 
 /* A large memory is stored ahead; one that is refused in the end leaves nothing,
@@ -365,16 +328,15 @@ START_TEST(test_large_memories) {
   ck_assert(writer_submit(world.writer, &refused->write));
   ticket_wait(kept);
   ticket_wait(refused);
-  ck_assert(writer_submit(world.writer, &again->write));
-  ticket_wait(again);
+  ticket_run(&world, again);
   ck_assert(!kept->write.failed && kept->write.created);
   ck_assert(again->write.existed);
   ck_assert_int_eq(refused->write.problem.code, PROBLEM_PRECONDITION_FAILED);
   ck_assert_int_ge(atomic_load(&asked), 2);
   sweep_on(&world);
-  check_reload(&world, directory);
+  ck_assert_int_eq(
+      world_reload(&world, directory, open_good, "SELECT count(DISTINCT id) FROM chunk"), 1);
   world_stop(&world);
-  ck_assert_int_eq(count_of(directory, "SELECT count(DISTINCT id) FROM chunk"), 1);
   ticket_free(kept);
   ticket_free(refused);
   ticket_free(again);
@@ -389,8 +351,7 @@ START_TEST(test_folds) {
   struct world world = {.registry = NULL};
   world_start(&world, open_good(directory));
   struct ticket *put = wide_put("m", 2000);
-  ck_assert(writer_submit(world.writer, &put->write));
-  ticket_wait(put);
+  ticket_run(&world, put);
   float numbers[20 * WIDE];
   for (size_t i = 0; i < 20 * WIDE; i++)
     numbers[i] = (float)i / 7;
@@ -398,17 +359,15 @@ START_TEST(test_folds) {
   sem_init(&append.done, 0, 0);
   for (int i = 0; i < 200; i++) {
     append.write = wide_append("m", numbers, 20, ticket_done);
-    ck_assert(writer_submit(world.writer, &append.write));
-    ticket_wait(&append);
+    ticket_run(&world, &append);
     ck_assert(!append.write.failed);
     ck_assert_int_eq(append.write.version, 2 + i);
   }
   /* 8 MB of changes to a memory of 4 MB */
   sweep_on(&world);
-  check_reload(&world, directory);
+  ck_assert_int_lt(world_reload(&world, directory, open_good, "SELECT count(*) FROM change"), 190);
   world_stop(&world);
-  ck_assert_int_lt(count_of(directory, "SELECT count(*) FROM change"), 190);
-  ck_assert_int_gt(count_of(directory, "SELECT base_version FROM head"), 10);
+  ck_assert_int_gt(count_left(directory, "SELECT base_version FROM head"), 10);
   world_start(&world, open_good(directory));
   struct memory *memory = registry_pin(world.registry, "m");
   ck_assert_uint_eq(attn_snapshot_rows(memory->snapshot), 6000);
@@ -428,8 +387,7 @@ START_TEST(test_chunks_left_by_a_fold) {
   struct world world = {.registry = NULL};
   world_start(&world, open_good(directory));
   struct ticket *put = wide_put("m", 10);
-  ck_assert(writer_submit(world.writer, &put->write));
-  ticket_wait(put);
+  ticket_run(&world, put);
   world_stop(&world);
   struct store *store = open_good(directory);
   struct store_memory stored;
@@ -449,11 +407,10 @@ START_TEST(test_chunks_left_by_a_fold) {
   append.write = wide_append("m", numbers, rows, ticket_done);
   struct world again = {.registry = NULL};
   world_start(&again, open_good(directory));
-  ck_assert(writer_submit(again.writer, &append.write));
-  ticket_wait(&append);
+  ticket_run(&again, &append);
   ck_assert(!append.write.failed);
   ck_assert_uint_eq(append.write.total, rows + 10);
-  check_reload(&again, directory);
+  world_reload(&again, directory, open_good, NULL);
   world_stop(&again);
   free(numbers);
   sem_destroy(&append.done);
@@ -483,8 +440,7 @@ static void check_expiry(const char *directory) {
     struct ticket *ticket = ticket_create(&world, &op);
     ticket->write.has_ttl = true;
     ticket->write.ttl_ms = i / NAMES == 2 ? 3600000 : 60 + 40 * (int64_t)(i % NAMES);
-    ck_assert(writer_submit(world.writer, &ticket->write));
-    ticket_wait(ticket);
+    ticket_run(&world, ticket);
     ck_assert(!ticket->write.failed);
     ticket_free(ticket);
   }
@@ -504,7 +460,7 @@ static void check_expiry(const char *directory) {
     ck_assert_int_gt(memory->version, 4);
     memory_free(memory);
   }
-  if (directory) check_reload(&world, directory);
+  if (directory) world_reload(&world, directory, open_good, NULL);
   world_stop(&world);
   model_free(&model);
 }
@@ -544,8 +500,7 @@ static void *client_run(void *argument) {
                (int)(next_random(&state) % 9));
     struct ticket *ticket = ticket_create(client->world, &op);
     model_apply(&client->mine, &op);
-    ck_assert(writer_submit(client->world->writer, &ticket->write));
-    ticket_wait(ticket);
+    ticket_run(client->world, ticket);
     ck_assert(!ticket->write.failed);
     ck_assert_uint_eq(ticket->write.inserted, op.inserted);
     ck_assert_uint_eq(ticket->write.deleted, op.deleted);
@@ -608,7 +563,7 @@ START_TEST(test_many_threads) {
   }
   for (size_t i = 0; i < THREADS; i++)
     pthread_join(threads[i], NULL);
-  check_reload(&world, directory);
+  world_reload(&world, directory, open_good, NULL);
   struct memory *memory = registry_pin(world.registry, "memory-0");
   check_versions(clients, memory->version);
   size_t rows = 5;

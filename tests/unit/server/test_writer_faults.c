@@ -14,12 +14,8 @@ enum { OPS = 10 };
 
 static struct store *open_layered(const char *directory) {
   struct store_options options = small_options();
-  options.vfs = "faulty";
   options.wal_bytes = 60000;
-  char error[512] = "";
-  struct store *store = store_open_with(directory, &options, error, sizeof error);
-  ck_assert_msg(store != NULL, "%s", error);
-  return store;
+  return open_on_layer(directory, &options);
 }
 
 /* Writes the ops one behind the other without waiting, so that the writer takes
@@ -60,20 +56,6 @@ static size_t run_ops(struct world *world, struct world_model *model, uint64_t *
   return failed;
 }
 
-static void reload(struct world *world, const char *directory) {
-  struct buffer before, after;
-  buffer_init(&before, 0);
-  buffer_init(&after, 0);
-  encode_world(world, &before);
-  world_stop(world);
-  world_start(world, open_layered(directory));
-  encode_world(world, &after);
-  ck_assert_uint_eq(before.length, after.length);
-  ck_assert_mem_eq(before.data, after.data, before.length);
-  buffer_free(&before);
-  buffer_free(&after);
-}
-
 /* ---- The disk ---- */
 
 static void sweep_disk(bool for_ever) {
@@ -99,7 +81,7 @@ static void sweep_disk(bool for_ever) {
     hit = fill_disk(&world, &layer, 0, false);
     ck_assert_uint_eq(run_ops(&world, &model, &state, PROBLEM_STORAGE_FULL), 0);
     check_world(&world, &model);
-    reload(&world, directory);
+    world_reload(&world, directory, open_layered, NULL);
     check_world(&world, &model);
     world_stop(&world);
     model_free(&model);
@@ -133,15 +115,13 @@ START_TEST(test_expiry_without_room) {
   world_start(&world, open_layered(directory));
   struct op op = {.kind = WRITE_PUT, .only_version = -1, .scale = 1, .count = 1};
   struct ticket *ticket = ticket_create(&world, &op);
-  ck_assert(writer_submit(world.writer, &ticket->write));
-  ticket_wait(ticket);
+  ticket_run(&world, ticket);
   ticket_free(ticket);
   op.kind = WRITE_ROWS;
   ticket = ticket_create(&world, &op);
   ticket->write.has_ttl = true;
   ticket->write.ttl_ms = 150;
-  ck_assert(writer_submit(world.writer, &ticket->write));
-  ticket_wait(ticket);
+  ticket_run(&world, ticket);
   ticket_free(ticket);
   usleep(50000); /* chores */
   fill_disk(&world, &layer, 1, true);

@@ -5,6 +5,17 @@
 #include "store_vfs.h"
 #include "writer_model.h"
 
+/* On the layer that was installed as "faulty". */
+static inline struct store *open_on_layer(const char *directory,
+                                          const struct store_options *options) {
+  struct store_options layered = *options;
+  layered.vfs = "faulty";
+  char error[512] = "";
+  struct store *store = store_open_with(directory, &layered, error, sizeof error);
+  ck_assert_msg(store != NULL, "%s", error);
+  return store;
+}
+
 /* The layer belongs to the writer's thread, which may be busy with chores: so it
  * is set there, by a write that comes to nothing. */
 struct disk_change {

@@ -282,6 +282,22 @@ static inline struct ticket *ticket_create(struct world *world, const struct op 
   return ticket;
 }
 
+/* A memory of any shape, to be put whatever is there; the ticket owns it. */
+static inline struct ticket *ticket_of_memory(const char *name, struct memory *memory) {
+  struct ticket *ticket = calloc(1, sizeof *ticket);
+  ck_assert_ptr_nonnull(ticket);
+  sem_init(&ticket->done, 0, 0);
+  ticket->op.only_version = -1;
+  snprintf(ticket->name, sizeof ticket->name, "%s", name);
+  ticket->write = (struct write){.kind = WRITE_PUT,
+                                 .name = ticket->name,
+                                 .allowed = ticket_allowed,
+                                 .context = &ticket->op,
+                                 .memory = memory,
+                                 .done = ticket_done};
+  return ticket;
+}
+
 static inline void ticket_free(struct ticket *ticket) {
   struct write *write = &ticket->write;
   id_list_free(write->ids);
@@ -296,6 +312,11 @@ static inline void ticket_free(struct ticket *ticket) {
 static inline void ticket_wait(struct ticket *ticket) {
   while (sem_wait(&ticket->done) != 0) {
   }
+}
+
+static inline void ticket_run(struct world *world, struct ticket *ticket) {
+  ck_assert(writer_submit(world->writer, &ticket->write));
+  ticket_wait(ticket);
 }
 
 /* The answer of the write is that of the model. */
@@ -370,6 +391,44 @@ static inline void encode_world(struct world *world, struct buffer *out) {
     }
   }
   registry_list_free(list, count);
+}
+
+/* ---- What is left on the disk ---- */
+
+/* What the query counts in a store that nobody has open. Opening it as a store would
+ * tidy up first. */
+static inline int64_t count_left(const char *directory, const char *query) {
+  char path[300];
+  sqlite3 *db;
+  sqlite3_stmt *statement;
+  snprintf(path, sizeof path, "%s/store.db", directory);
+  ck_assert_int_eq(sqlite3_open_v2(path, &db, SQLITE_OPEN_READWRITE, NULL), SQLITE_OK);
+  ck_assert_int_eq(sqlite3_prepare_v2(db, query, -1, &statement, NULL), SQLITE_OK);
+  ck_assert_int_eq(sqlite3_step(statement), SQLITE_ROW);
+  const int64_t count = sqlite3_column_int64(statement, 0);
+  sqlite3_finalize(statement);
+  sqlite3_close(db);
+  return count;
+}
+
+/* Stops and starts: all blocks are what they were. What the query (or NULL) counts in
+ * between. */
+static inline int64_t world_reload(struct world *world, const char *directory,
+                                   struct store *(*open)(const char *directory),
+                                   const char *query) {
+  struct buffer before, after;
+  buffer_init(&before, 0);
+  buffer_init(&after, 0);
+  encode_world(world, &before);
+  world_stop(world);
+  const int64_t count = query ? count_left(directory, query) : 0;
+  world_start(world, open(directory));
+  encode_world(world, &after);
+  ck_assert_uint_eq(before.length, after.length);
+  ck_assert_mem_eq(before.data, after.data, before.length);
+  buffer_free(&before);
+  buffer_free(&after);
+  return count;
 }
 
 #endif
