@@ -154,10 +154,7 @@ static enum store_status put_blocks(struct arriving *arriving, size_t first, siz
 
 static void store_slice(struct arriving *arriving, size_t first, size_t end) {
   struct arrivals *arrivals = arriving->of;
-  if (arriving->place.id == 0)
-    arriving->place = (struct kept_place){.store = arrivals->config.store,
-                                          .id = store_new_id(arrivals->config.store),
-                                          .next_chunk = 1};
+  if (arriving->place.id == 0) arriving->place = kept_new_place(arrivals->config.store);
   const enum store_status status = put_blocks(arriving, first, end);
   if (status != STORE_OK) abandon(arriving);
   pthread_mutex_lock(&arrivals->mutex);
@@ -245,13 +242,9 @@ bool arriving_take(struct arriving *arriving, const struct memory *memory, struc
   struct kept *kept = kept_create(memory);
   if (!kept) return false;
   const bool same = kept_take_stored(kept, arriving->blocks, arriving->chunks, arriving->stored);
-  if (same && arriving->stored > 0)
-    *staged = (struct staged){.place = arriving->place, .kept = kept};
-  else
-    *staged = (struct staged){.place = {.store = arriving->of->config.store,
-                                        .id = store_new_id(arriving->of->config.store),
-                                        .next_chunk = 1},
-                              .kept = kept};
+  const bool begun = same && arriving->stored > 0;
+  *staged = (struct staged){
+      .place = begun ? arriving->place : kept_new_place(arriving->of->config.store), .kept = kept};
   if (!same) abandon(arriving);
   take_out(arriving);
   arriving_free(arriving);

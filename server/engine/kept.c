@@ -104,6 +104,10 @@ bool kept_take_stored(struct kept *kept, attn_block *const *blocks, const int64_
 
 /* ---- Storing ---- */
 
+struct kept_place kept_new_place(struct store *store) {
+  return (struct kept_place){.store = store, .id = store_new_id(store), .next_chunk = 1};
+}
+
 size_t kept_missing_bytes(const struct kept *kept, const struct memory *memory) {
   size_t bytes = 0;
   for (size_t i = 0; i < kept->blocks; i++)

@@ -25,6 +25,9 @@ struct kept_place {
   int64_t next_chunk;
 };
 
+/* For a memory of which nothing is there. */
+struct kept_place kept_new_place(struct store *store);
+
 /* Within a transaction: stores about `most` bytes of what is missing; *complete
  * says whether that was all. */
 enum store_status kept_store(struct kept *kept, struct kept_place *place,

@@ -145,8 +145,7 @@ static bool replay(void *context, int64_t version, const void *data, size_t size
 static bool read_changes(struct loading *loading) {
   const enum store_status status =
       store_read_changes(loading->store, loading->stored->id, replay, loading);
-  if (status == STORE_NO_MEMORY) return no_memory(loading);
-  if (status != STORE_OK) return damaged(loading, "a change");
+  if (!is_fine(loading, status, "a change")) return false;
   if (loading->damage || loading->short_of_memory) return false;
   if (tip_replay(loading->tip, &loading->state, NULL, loading->state.version) != ATTN_OK)
     return no_memory(loading);
@@ -188,7 +187,8 @@ bool load_tip(struct tip *tip, const struct loader *loader, const struct store_m
   struct loading loading = {
       .tip = tip, .store = store, .decoders = loader->decoders, .stored = stored};
   struct tip_state *state = &loading.state;
-  state->place = (struct kept_place){.store = store, .id = stored->id, .next_chunk = 1};
+  const struct kept_place place = {.store = store, .id = stored->id, .next_chunk = 1};
+  state->place = place;
   bool read = read_base(&loading) && assemble(&loading);
   if (read) {
     tip->receipts = loading.base.receipts;
@@ -202,7 +202,7 @@ bool load_tip(struct tip *tip, const struct loader *loader, const struct store_m
   kept_base_clear(&loading.base);
   if (!read && !loading.short_of_memory) {
     tip_discard(tip, state);
-    state->place = (struct kept_place){.store = store, .id = stored->id, .next_chunk = 1};
+    state->place = place;
     state->version = stored->version;
     state->memory = placeholder(&loading);
     read = state->memory != NULL;

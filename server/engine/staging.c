@@ -2,14 +2,14 @@
  *
  * A large new memory is stored ahead of its base, under an id of its own; its
  * write joins a batch when all is there. Part of it may be there when the write
- * comes (arriving.c). A fold (the changes of a memory have
- * become many; what they lead to is stored as chunks, and a new base takes their
- * place) does the same with the version it began with, while the memory goes on
- * changing: what it has stored is used by the base that ends it, and if the
- * memory has got another base by then, or has gone, by nothing.
+ * comes (arriving.c). A fold (the changes of a memory have become many; what they
+ * lead to is stored as chunks, and a new base takes their place) does the same with
+ * the version it began with, while the memory goes on changing: what it has stored
+ * is used by the base that ends it, and if the memory has got another base by then,
+ * or has gone, by nothing.
  *
  * A chunk that no base names is garbage. The store would find it when it is opened
- * the next time; a full disk can't wait so long, so it is told. */
+ * the next time; a full disk can't wait so long, so the store is told. */
 #include "engine/staging.h"
 
 #include <stdlib.h>
@@ -36,8 +36,7 @@ static bool begin_storing(struct write *write, struct store *store, struct stage
     if (taken) write->arriving = NULL;
     return taken;
   }
-  *staged = (struct staged){.place = {.store = store, .id = store_new_id(store), .next_chunk = 1},
-                            .kept = kept_create(write->memory)};
+  *staged = (struct staged){.place = kept_new_place(store), .kept = kept_create(write->memory)};
   return staged->kept;
 }
 

@@ -43,8 +43,7 @@ bool sweeper_make_room(struct sweeper *sweeper) {
   bool more = store_made_room(sweeper->store);
   const double until = clock_seconds() + SWEEP_SECONDS;
   while (!more && sweeper_wait(sweeper, false) <= 0) {
-    const bool swept = sweeper->garbage && sweep(sweeper, ROOM);
-    more = swept && (!sweeper->garbage || clock_seconds() > until);
+    more = sweep(sweeper, ROOM) && (!sweeper->garbage || clock_seconds() > until);
   }
   return more;
 }

@@ -221,9 +221,16 @@ bool tip_is_large(const struct tip *tip, const struct change *change) {
          LARGE_CHANGE;
 }
 
-bool tip_gather(struct tip *tip, const struct gathered_rows *rows) {
-  if (!gathered_fits(&tip->gathered, rows->ids != NULL) && !tip_gather_in(tip)) return false;
-  return gathered_add(&tip->gathered, rows);
+bool tip_gather(struct tip *tip, const struct change *change) {
+  const struct gathered_rows rows = {.keys = change->rows.added_keys,
+                                     .values = change->rows.added_values,
+                                     .rows = change->rows.added_count,
+                                     .key_dim = tip_key_dim(tip),
+                                     .value_dim = tip_value_dim(tip),
+                                     .ids = change->added_ids,
+                                     .expiries = change->added_expiries};
+  if (!gathered_fits(&tip->gathered, rows.ids != NULL) && !tip_gather_in(tip)) return false;
+  return gathered_add(&tip->gathered, &rows);
 }
 
 bool tip_gather_in(struct tip *tip) {
@@ -326,14 +333,7 @@ attn_status tip_replay(struct tip *tip, struct tip_state *state, const struct ch
   attn_status status = ATTN_OK;
   state_swap(&tip->now, state);
   if (change && is_append(change)) {
-    const struct gathered_rows rows = {.keys = change->rows.added_keys,
-                                       .values = change->rows.added_values,
-                                       .rows = change->rows.added_count,
-                                       .key_dim = tip_key_dim(tip),
-                                       .value_dim = tip_value_dim(tip),
-                                       .ids = change->added_ids,
-                                       .expiries = change->added_expiries};
-    if (!tip_gather(tip, &rows)) status = ATTN_NO_MEMORY;
+    if (!tip_gather(tip, change)) status = ATTN_NO_MEMORY;
   } else if (!tip_gather_in(tip)) {
     status = ATTN_NO_MEMORY;
   } else if (change) {

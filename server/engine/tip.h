@@ -65,9 +65,9 @@ void tip_expire(struct tip *tip, struct tip_context *context);
 /* Whether the write's precondition holds; it is failed where not. */
 bool tip_check(const struct tip *tip, struct write *write);
 
-/* Rows that are to be appended to now.memory; and puts them there. False: no
- * memory. */
-bool tip_gather(struct tip *tip, const struct gathered_rows *rows);
+/* Rows that the change appends to now.memory, and it does nothing else; and puts
+ * them there. False: no memory. */
+bool tip_gather(struct tip *tip, const struct change *change);
 bool tip_gather_in(struct tip *tip);
 
 /* The end of a batch: `now` is what is published, or is forgotten. */

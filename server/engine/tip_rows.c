@@ -194,14 +194,7 @@ static bool append(struct tip *tip, struct write *write, const int64_t *expiries
                           .added_expiries = times(expiries)};
   if (!keep_receipt(tip, write, 0, &change.receipt)) return tip_short_of_memory(context);
   if (tip_is_large(tip, &change)) return tip_make_change(tip, &change, context);
-  const struct gathered_rows rows = {.keys = write->keys,
-                                     .values = write->values,
-                                     .rows = write->rows,
-                                     .key_dim = write->key_dim,
-                                     .value_dim = write->value_dim,
-                                     .ids = write->ids,
-                                     .expiries = change.added_expiries};
-  if (!tip_gather(tip, &rows)) return tip_short_of_memory(context);
+  if (!tip_gather(tip, &change)) return tip_short_of_memory(context);
   tip->now.version++;
   return tip_put_change(tip, &change, context);
 }

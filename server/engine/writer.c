@@ -173,9 +173,9 @@ static void apply_put(struct writer *writer, struct write *write, const struct s
                 writer->memory_count);
     return;
   }
-  struct staged fresh = {.place = {.store = writer->config.store, .next_chunk = 1}};
+  struct staged fresh = {.kept = NULL};
   if (!staged) {
-    if (context->store) fresh.place.id = store_new_id(context->store);
+    if (context->store) fresh.place = kept_new_place(context->store);
     staged = &fresh;
   }
   const int64_t version = (exists ? tip->now.version : writer->floor) + 1;
