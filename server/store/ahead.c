@@ -12,8 +12,7 @@
  * 8 MiB it stayed as it was. With 32 MiB ahead it was slower than with none.
  * Rejected: a thread that reads (it takes a processor from those that decode);
  * SQLite's mmap, because an error of the disk would then be a SIGBUS and not a
- * damaged memory.
- */
+ * damaged memory. */
 #include <fcntl.h>
 
 #include "store/store_private.h"

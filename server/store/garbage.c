@@ -33,11 +33,6 @@ void garbage_free(struct garbage_queue *queue) {
 
 /* ---- Finding it ---- */
 
-static int by_number(const void *a, const void *b) {
-  const int64_t x = list_chunk(a, 0), y = list_chunk(b, 0);
-  return (x > y) - (x < y);
-}
-
 /* Goes along the heads and along the chunks, both in order of ids. */
 struct scan {
   struct store *store;
@@ -96,7 +91,7 @@ static bool scan_head(struct scan *scan, struct head *head) {
     return true;
   }
   if (scan->list.length > 0)
-    qsort(scan->list.data, scan->list.length / LIST_ENTRY, LIST_ENTRY, by_number);
+    qsort(scan->list.data, scan->list.length / LIST_ENTRY, LIST_ENTRY, list_compare);
   return compare(scan, head);
 }
 

@@ -20,16 +20,18 @@
  * There are two ways to write. With a write-ahead log a small commit is one fsync,
  * but every byte is written twice. With a rollback journal a commit is four, but
  * what is appended is written once. So a transaction that begins with a chunk, and
- * is said to get bulk_bytes of them or follows one that had them, is written directly,
- * and everything else through the log; changing the mode takes a few milliseconds. 512 MiB in
- * transactions of 64 MiB, pages of 32 KiB, two cores, a virtual disk, against cp and fsync of
- * the same bytes at about 1,500 MB/s: 370 MB/s through the log, 630 to 880 directly.
- * One row: 0.2 ms through the log, 0.7 directly. Where the disk is nearly full all is
- * written directly, because a log takes room of its own: a disk could be full of a
- * log that the database has no room to take in, and not even dropping a memory
- * would work, or a database could be half empty and not be written to for want of
- * room for the log. See reserve.c for what both find there. What is direct has a last step
- * that can fail in part, see transaction_fail().
+ * is said to get bulk_bytes of them or follows one that had them, is written
+ * directly, and everything else through the log; changing the mode takes a few
+ * milliseconds. 512 MiB in transactions of 64 MiB, pages of 32 KiB, two cores, a
+ * virtual disk, against cp and fsync of the same bytes at about 1,500 MB/s: 370 MB/s
+ * through the log, 630 to 880 directly. One row: 0.2 ms through the log, 0.7 directly.
+ *
+ * Where the disk is nearly full all is written directly, because a log takes room of
+ * its own: a disk could be full of a log that the database has no room to take in,
+ * and not even dropping a memory would work, or a database could be half empty and
+ * not be written to for want of room for the log. See reserve.c for what both find
+ * there. What is direct has a last step that can fail in part, see
+ * transaction_fail().
  *
  * Pages of 16 KiB made that 550 to 670 MB/s, of 64 KiB 750 to 970, at twice the
  * bytes for a small commit. Rejected after measuring: a log of 256 MiB before its

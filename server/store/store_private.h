@@ -50,7 +50,7 @@ struct store_options {
   size_t migration_count;
   size_t wal_bytes;  /* a write-ahead log beyond this is copied into the database */
   size_t page_bytes; /* of a new database */
-  size_t bulk_bytes; /* after so many bytes of chunks in one transaction the next is bulk */
+  size_t bulk_bytes; /* of chunks in one transaction: it is bulk, and so is the next one */
 };
 
 struct store_options store_usual_options(void);
@@ -123,9 +123,9 @@ enum statement {
 
 struct store {
   struct store_options options;
-  char *directory, *path; /* the folder, and the database in it */
-  int lock, witness, file,
-      reserve; /* descriptors, -1 where there is none; `file` is the database, for advice */
+  char *directory, *path;     /* the folder, and the database in it */
+  int lock, witness, reserve; /* descriptors, -1 where there is none; so is ... */
+  int file;                   /* ... the database's, for advice */
   sqlite3 *db;
   sqlite3_stmt *statements[STATEMENT_COUNT];
 
@@ -141,7 +141,7 @@ struct store {
   bool reserved;          /* the reserve has its room ... */
   bool journal_reserved;  /* ... or the journal has */
   bool made_room;         /* since the last time somebody asked */
-  bool bulk;              /* the last one was so large that this one may be written directly */
+  bool bulk;              /* many chunks are expected: this one may be written directly */
   size_t chunk_bytes;     /* put in this transaction, or in the last one */
   size_t flowing;         /* of these, since the kernel was told to write */
   enum store_status last; /* what ended the last one */
@@ -173,8 +173,7 @@ void connection_set_reading(struct store *store, bool reading);
 sqlite3_stmt *statement_get(struct store *store, enum statement which);
 /* Runs one that gives no rows, and makes it ready for the next time. */
 int statement_run(sqlite3_stmt *statement);
-/* Rows may be many: SQLITE_ROW, SQLITE_DONE or an error, as sqlite3_step(). The
- * caller resets. */
+/* The bytes have to stay until the statement has run. */
 int bind_blob(sqlite3_stmt *statement, int index, const void *data, size_t size);
 
 /* What a result of SQLite's means while reading; SQLITE_OK, _ROW and _DONE are
@@ -226,6 +225,12 @@ enum { LIST_ENTRY = 16 };
 
 static inline int64_t list_chunk(const void *list, size_t index) {
   return (int64_t)bytes_load_u64((const unsigned char *)list + index * LIST_ENTRY);
+}
+
+/* For qsort() and bsearch() by the chunks' numbers. */
+static inline int list_compare(const void *a, const void *b) {
+  const int64_t x = list_chunk(a, 0), y = list_chunk(b, 0);
+  return (x > y) - (x < y);
 }
 
 static inline uint64_t list_sum(const void *list, size_t index) {

@@ -46,11 +46,6 @@ enum store_status store_put_chunk(struct store *store, int64_t id, int64_t chunk
 
 /* ---- Lists of chunks ---- */
 
-static int by_number(const void *a, const void *b) {
-  const int64_t x = list_chunk(a, 0), y = list_chunk(b, 0);
-  return (x > y) - (x < y);
-}
-
 static bool append_entry(struct buffer *list, int64_t chunk, uint64_t sum) {
   unsigned char entry[LIST_ENTRY];
   bytes_store_u64(entry, (uint64_t)chunk);
@@ -76,7 +71,7 @@ static const void *find_entry(const struct buffer *sorted, int64_t chunk) {
   unsigned char key[LIST_ENTRY] = {0};
   bytes_store_u64(key, (uint64_t)chunk);
   if (sorted->length == 0) return NULL;
-  return bsearch(key, sorted->data, sorted->length / LIST_ENTRY, LIST_ENTRY, by_number);
+  return bsearch(key, sorted->data, sorted->length / LIST_ENTRY, LIST_ENTRY, list_compare);
 }
 
 /* The list of the base, in its order, out of the chunks that are there. */
@@ -102,7 +97,7 @@ static enum store_status queue_unnamed(struct store *store, const struct head *b
     status = STORE_OK;
   } else if (status == STORE_OK) {
     if (!buffer_append(&sorted, list->data, list->length)) status = STORE_NO_MEMORY;
-    if (sorted.length > 0) qsort(sorted.data, sorted.length / LIST_ENTRY, LIST_ENTRY, by_number);
+    if (sorted.length > 0) qsort(sorted.data, sorted.length / LIST_ENTRY, LIST_ENTRY, list_compare);
     for (size_t i = 0; status == STORE_OK && i < old.length / LIST_ENTRY; i++) {
       const int64_t chunk = list_chunk(old.data, i);
       const struct garbage item = {.id = before->memory.id, .chunk = chunk};
