@@ -1,11 +1,11 @@
 /* The writer's thread.
  *
- * Writes are submitted to a queue. The thread takes what is there, all of it,
- * applies write after write to the memories' tips and puts the records into one
- * transaction: that is the group commit, and it needs no delay, because while
- * one transaction becomes durable the next batch gathers by itself. Then, in
- * this order: commit, publish the new versions, tell the askers. So nobody ever
- * sees what a crash could take back.
+ * Writes are submitted to a queue (write_queue.c). The thread takes what is there,
+ * all of it, applies write after write to the memories' tips and puts the records
+ * into one transaction: that is the group commit, and it needs no delay, because
+ * while one transaction becomes durable the next batch gathers by itself. Then, in
+ * this order: commit, publish the new versions, tell the askers. So nobody ever sees
+ * what a crash could take back.
  *
  * What would hold others up is done in slices, one between two batches: storing
  * large new memories, some before they have come whole (arriving.c), folding
@@ -24,10 +24,9 @@
  * meet at the disk all the same, every order of locks would have to be thought
  * through, and the group commit would need a wait.
  *
- * Owners: the queue, `ending`, `loading` and their conditions by `mutex`. The two
- * counts of loading are atomic.
- * All else, the tips, the store, the staging and the registry's contents, is the
- * thread's alone. */
+ * Owners: `loading` by `mutex`, which is held with no other; the two counts of
+ * loading are atomic; the queue by its own. All else, the tips, the store, the
+ * staging and the registry's contents, is the thread's alone. */
 #include "engine/writer.h"
 
 #include <math.h>
@@ -43,6 +42,7 @@
 #include "engine/staging.h"
 #include "engine/sweeper.h"
 #include "engine/tips.h"
+#include "engine/write_queue.h"
 
 /* Bytes per slice; writes per batch; how often room may be made for a write. */
 enum { SLICE = 64 << 20, MOST_WRITES = 1024, MOST_ATTEMPTS = 8 };
@@ -56,11 +56,9 @@ static const double REST_SECONDS = 5;
 struct writer {
   struct writer_config config;
   pthread_t thread;
-  pthread_mutex_t mutex;
-  pthread_cond_t submitted;
-  struct write *first, **last; /* the queue */
-  bool ending;
   bool started;
+  struct write_queue queue;
+  pthread_mutex_t mutex;
   pthread_cond_t loading_ended;
   enum { LOADING, LOADED, LOADING_FAILED } loading;
   atomic_size_t loaded_memories, of_memories;
@@ -461,13 +459,6 @@ static struct write *take_backups(struct writer *writer, struct write *first) {
 
 /* ---- The thread ---- */
 
-static bool is_ending(struct writer *writer) {
-  pthread_mutex_lock(&writer->mutex);
-  const bool ending = writer->ending;
-  pthread_mutex_unlock(&writer->mutex);
-  return ending;
-}
-
 static bool load_all(struct writer *writer, const struct loader *loader) {
   struct store *store = loader->store;
   struct store_memory stored;
@@ -477,7 +468,7 @@ static bool load_all(struct writer *writer, const struct loader *loader) {
     count++;
   atomic_store(&writer->of_memories, count);
   for (size_t i = 0; i < count && store_memory_at(store, i, &stored); i++) {
-    if (is_ending(writer)) return false;
+    if (write_queue_is_ending(&writer->queue)) return false;
     struct tip *tip = tips_get(writer->tips, stored.name);
     if (!tip || !load_tip(tip, loader, &stored)) return false;
     tips_schedule(writer->tips, tip);
@@ -523,7 +514,8 @@ static bool is_arriving(const struct writer *writer) {
 
 /* How long the thread may sleep where nobody writes; INT64_MAX: for ever. The wall
  * clock may be set, so what it says is not believed for more than a second. */
-static int64_t idle_ms(const struct writer *writer) {
+static int64_t idle_ms(void *context) {
+  const struct writer *writer = context;
   const int64_t soonest = tips_soonest(writer->tips), now = clock_wall_ms();
   const double resting = writer->rest_until - clock_seconds();
   const double sweep = 1000 * sweeper_wait(&writer->sweeper, false);
@@ -535,36 +527,6 @@ static int64_t idle_ms(const struct writer *writer) {
   if (resting > 0 && ms < INT64_MAX && (double)ms < 1000 * resting)
     ms = (int64_t)(1000 * resting) + 1;
   return sweep < (double)ms ? (int64_t)ceil(sweep) : ms;
-}
-
-static void wait_for_work(struct writer *writer) {
-  for (int64_t ms; !writer->first && !writer->ending && (ms = idle_ms(writer)) > 0;) {
-    struct timespec time;
-    clock_gettime(CLOCK_MONOTONIC, &time);
-    if (ms < INT64_MAX) {
-      time.tv_nsec += ms % 1000 * 1000000;
-      time.tv_sec += ms / 1000 + time.tv_nsec / 1000000000;
-      time.tv_nsec %= 1000000000;
-      pthread_cond_timedwait(&writer->submitted, &writer->mutex, &time);
-    } else {
-      pthread_cond_wait(&writer->submitted, &writer->mutex);
-    }
-  }
-}
-
-/* The writes that wait; waits for one where there is nothing else to do. */
-static struct write *take(struct writer *writer, bool *end) {
-  pthread_mutex_lock(&writer->mutex);
-  wait_for_work(writer);
-  struct write *first = writer->first, **at = &first;
-  for (size_t count = 0; *at && count < MOST_WRITES; count++)
-    at = &(*at)->following;
-  writer->first = *at;
-  *at = NULL;
-  if (!writer->first) writer->last = &writer->first;
-  *end = writer->ending && !first;
-  pthread_mutex_unlock(&writer->mutex);
-  return first;
 }
 
 static void do_chores(struct writer *writer, bool busy, bool end) {
@@ -587,7 +549,7 @@ static void *run(void *context) {
   pthread_cond_broadcast(&writer->loading_ended);
   pthread_mutex_unlock(&writer->mutex);
   for (bool end = false; !end || writer->staging;) {
-    struct write *first = take(writer, &end);
+    struct write *first = write_queue_take(&writer->queue, MOST_WRITES, idle_ms, writer, &end);
     first = take_backups(writer, stage_large(writer, first));
     const bool busy = first != NULL;
     const bool expire = tips_soonest(writer->tips) <= clock_wall_ms() && is_rested(writer);
@@ -599,23 +561,12 @@ static void *run(void *context) {
 }
 
 bool writer_submit(struct writer *writer, struct write *write) {
-  pthread_mutex_lock(&writer->mutex);
-  const bool taken = !writer->ending;
-  if (taken) {
-    write->following = NULL;
-    *writer->last = write;
-    writer->last = &write->following;
-    pthread_cond_signal(&writer->submitted);
-  }
-  pthread_mutex_unlock(&writer->mutex);
-  return taken;
+  return write_queue_add(&writer->queue, write);
 }
 
 static void wake(void *context) {
   struct writer *writer = context;
-  pthread_mutex_lock(&writer->mutex);
-  pthread_cond_signal(&writer->submitted);
-  pthread_mutex_unlock(&writer->mutex);
+  write_queue_wake(&writer->queue);
 }
 
 struct arriving *writer_expect(struct writer *writer, const attn_snapshot *shape, size_t blocks) {
@@ -624,17 +575,12 @@ struct arriving *writer_expect(struct writer *writer, const attn_snapshot *shape
 
 struct writer *writer_create(const struct writer_config *config) {
   struct writer *writer = calloc(1, sizeof *writer);
-  pthread_condattr_t attributes;
   if (!writer) return NULL;
   writer->config = *config;
-  writer->last = &writer->first;
   writer->last_fold = &writer->folds;
   writer->sweeper = (struct sweeper){.store = config->store, .garbage = true};
+  write_queue_init(&writer->queue);
   pthread_mutex_init(&writer->mutex, NULL);
-  pthread_condattr_init(&attributes);
-  pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
-  pthread_cond_init(&writer->submitted, &attributes);
-  pthread_condattr_destroy(&attributes);
   pthread_cond_init(&writer->loading_ended, NULL);
   writer->tips = tips_create();
   const struct arrivals_config arriving = {
@@ -653,10 +599,7 @@ struct writer *writer_create(const struct writer_config *config) {
 
 void writer_finish(struct writer *writer) {
   if (!writer || !writer->started) return;
-  pthread_mutex_lock(&writer->mutex);
-  writer->ending = true;
-  pthread_cond_signal(&writer->submitted);
-  pthread_mutex_unlock(&writer->mutex);
+  write_queue_end(&writer->queue);
   pthread_join(writer->thread, NULL);
   writer->started = false;
 }
@@ -667,7 +610,7 @@ void writer_free(struct writer *writer) {
   arrivals_free(writer->arrivals);
   tips_free(writer->tips);
   store_close(writer->config.store);
-  pthread_cond_destroy(&writer->submitted);
+  write_queue_clear(&writer->queue);
   pthread_cond_destroy(&writer->loading_ended);
   pthread_mutex_destroy(&writer->mutex);
   free(writer);
