@@ -53,17 +53,16 @@ struct arrivals {
 
 /* ---- Marks ---- */
 
-static size_t slice_blocks(const struct arriving *arriving) {
+static size_t slice_blocks(const struct arriving *arriving, size_t most) {
   const attn_block *block = arriving->blocks[arriving->stored];
   const size_t bytes = block ? attn_block_encoded_size(arriving->shape, block) : 1;
-  const size_t slice = arriving->of->config.slice;
-  return bytes < slice ? slice / bytes : 1;
+  return bytes < most ? most / bytes : 1;
 }
 
 static bool is_due(const struct arriving *arriving) {
   if (arriving->ended) return true;
   return !arriving->failed && arriving->given > arriving->stored &&
-         arriving->given - arriving->stored >= slice_blocks(arriving);
+         arriving->given - arriving->stored >= slice_blocks(arriving, arriving->of->config.slice);
 }
 
 /* All but those of a slice under way. */
@@ -134,7 +133,7 @@ static enum store_status put_blocks(struct arriving *arriving, size_t first, siz
   buffer_init(&bytes, 0);
   enum store_status status = store_begin(place->store);
   const size_t block_bytes = attn_block_encoded_size(arriving->shape, arriving->blocks[first]);
-  store_expect_chunks(place->store, (end - first) * block_bytes);
+  store_expect_chunks(place->store, arriving->count * block_bytes);
   for (size_t i = first; i < end && status == STORE_OK; i++) {
     if (!kept_encode_block(arriving->shape, arriving->blocks[i], &bytes)) {
       status = STORE_NO_MEMORY;
@@ -218,14 +217,15 @@ bool arrivals_are_due(struct arrivals *arrivals) {
   return due;
 }
 
-void arrivals_work(struct arrivals *arrivals) {
+void arrivals_work(struct arrivals *arrivals, size_t most) {
   size_t first = 0, end = 0;
   pthread_mutex_lock(&arrivals->mutex);
   struct arriving *arriving = find_due(arrivals);
   const bool ended = arriving && arriving->ended;
   if (arriving && !ended) {
     first = arriving->stored;
-    end = arriving->busy = first + slice_blocks(arriving);
+    const size_t slice = arrivals->config.slice;
+    end = arriving->busy = first + slice_blocks(arriving, most < slice ? most : slice);
   }
   pthread_mutex_unlock(&arrivals->mutex);
   if (!arriving) return;

@@ -41,8 +41,8 @@ void arrivals_free(struct arrivals *arrivals); /* accepts NULL; those that are l
 /* Whether there is a slice to be stored, or something to be let go. */
 bool arrivals_are_due(struct arrivals *arrivals);
 
-/* Does one of these, between two transactions. */
-void arrivals_work(struct arrivals *arrivals);
+/* Does one of these, between two transactions; of a slice about `most` bytes. */
+void arrivals_work(struct arrivals *arrivals, size_t most);
 
 /* The end of one whose memory is put: what of it is in the store already. False: no
  * memory, and nothing has happened. */

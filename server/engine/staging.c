@@ -48,6 +48,7 @@ struct staging *staging_of_write(struct write *write, struct store *store) {
   }
   staging->write = write;
   staging->memory = memory_ref(write->memory);
+  staging->bytes = memory_bytes(write->memory);
   return staging;
 }
 
@@ -64,6 +65,7 @@ struct staging *staging_of_fold(struct tip *tip) {
   *staging = (struct staging){.tip = tip,
                               .memory = memory_ref(state->memory),
                               .staged = {.place = state->place, .kept = kept},
+                              .bytes = kept_missing_bytes(kept, state->memory),
                               .change_bytes = state->change_bytes,
                               .base_version = state->base_version};
   return staging;
@@ -94,8 +96,7 @@ enum store_status staging_store(struct staging *staging, size_t bytes) {
   /* The memory's own changes may take numbers as well. */
   if (staging->tip) place->next_chunk = staging->tip->published.place.next_chunk;
   enum store_status status = store_begin(place->store);
-  const size_t missing = kept_missing_bytes(staging->staged.kept, staging->memory);
-  store_expect_chunks(place->store, missing < bytes ? missing : bytes);
+  store_expect_chunks(place->store, staging->bytes);
   if (status == STORE_OK)
     status = kept_store(staging->staged.kept, place, staging->memory, bytes, &staging->complete);
   if (status == STORE_OK)

@@ -10,6 +10,7 @@ struct staging {
   struct tip *tip;       /* of a fold; the writer's to set to NULL where the tip goes */
   struct memory *memory; /* a reference */
   struct staged staged;
+  size_t bytes;         /* about so many are stored in all */
   size_t change_bytes;  /* of a fold: what it makes superfluous */
   int64_t base_version; /* of a fold: of the base that there was when it began */
   bool complete;

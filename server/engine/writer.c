@@ -9,13 +9,21 @@
  *
  * What would hold others up is done in slices, one between two batches: storing
  * large new memories, some before they have come whole (arriving.c), folding
- * (staging.c), and sweeping away what folds, deletes and replacements leave behind. A backup is
- * not: SQLite copies the store in one go, and writes wait for it.
+ * (staging.c), and sweeping away what folds, deletes and replacements leave behind.
+ * Who writes little waits for a slice at the most, so slices are small while there
+ * are others to wait. A backup is not done so: SQLite copies the store in one go, and
+ * writes wait for it.
+ *
+ * Appends of a row by one client while another imported 1 GB: 99 % took less than
+ * 38 ms (1.4 without an import), with slices of 64 MiB 75 and of 8 MiB 26; the import
+ * took 2.9 s, with those 2.0 and 3.6. What is left is the time of a slice, and of the
+ * change of modes before and after it (store/sqlite.c).
  *
  * A disk that is full fails the batch. Where that had more than one write they
- * are tried again one by one, and each anew while room can be made (sweeper.c), since a small one
- * may still fit; so they are where RAM was short. An I/O error fails everything from then on
- * (store.h): readers go on. A chore that fails is left alone for a while.
+ * are tried again one by one, and each anew while room can be made (sweeper.c), since
+ * a small one may still fit; so they are where RAM was short. An I/O error fails
+ * everything from then on (store.h): readers go on. A chore that fails is left alone
+ * for a while.
  *
  * Rows that expire are removed by a change of their own in front of a batch, when
  * their time comes; readers don't wait for that (memory_at_time()).
@@ -44,8 +52,12 @@
 #include "engine/tips.h"
 #include "engine/write_queue.h"
 
-/* Bytes per slice; writes per batch; how often room may be made for a write. */
-enum { SLICE = 64 << 20, MOST_WRITES = 1024, MOST_ATTEMPTS = 8 };
+/* Bytes per slice, and while there are other writes; writes per batch; how often room
+ * may be made for a write. */
+enum { SLICE = 64 << 20, SMALL_SLICE = 16 << 20, MOST_WRITES = 1024, MOST_ATTEMPTS = 8 };
+
+/* After a write others are expected for so long. */
+static const double BUSY_SECONDS = 1;
 
 /* Milliseconds between attempts to publish where RAM is short. */
 enum { RETRY_MS = 20 };
@@ -74,7 +86,7 @@ struct writer {
   bool fold_failed;               /* the last one, which has been logged */
   bool failure_noted;             /* the store's */
   struct sweeper sweeper;
-  double rest_until; /* in clock_seconds() */
+  double rest_until, busy_until; /* in clock_seconds() */
 };
 
 /* ---- Tips ---- */
@@ -411,6 +423,10 @@ static bool end_write(struct writer *writer, struct staging *staging, enum store
   return put;
 }
 
+static size_t slice_bytes(const struct writer *writer) {
+  return clock_seconds() < writer->busy_until ? SMALL_SLICE : SLICE;
+}
+
 /* One slice of the staging at the front. A fold can wait for the next start. */
 static void stage_on(struct writer *writer, bool end) {
   struct staging *staging = writer->staging;
@@ -418,7 +434,7 @@ static void stage_on(struct writer *writer, bool end) {
   bool used = false;
   const bool useless = staging_is_stale(staging) || (end && !staging->write);
   if (!useless) {
-    status = staging_store(staging, SLICE);
+    status = staging_store(staging, end ? SLICE : slice_bytes(writer));
     if (status == STORE_OK && !staging->complete) return;
   }
   writer->staging = staging->following;
@@ -435,7 +451,7 @@ static void stage_on(struct writer *writer, bool end) {
 
 /* What comes of an arrival that has ended is garbage. */
 static void arrive(struct writer *writer) {
-  arrivals_work(writer->arrivals);
+  arrivals_work(writer->arrivals, slice_bytes(writer));
   writer->sweeper.garbage = true;
 }
 
@@ -552,6 +568,7 @@ static void *run(void *context) {
     struct write *first = write_queue_take(&writer->queue, MOST_WRITES, idle_ms, writer, &end);
     first = take_backups(writer, stage_large(writer, first));
     const bool busy = first != NULL;
+    if (busy) writer->busy_until = clock_seconds() + BUSY_SECONDS;
     const bool expire = tips_soonest(writer->tips) <= clock_wall_ms() && is_rested(writer);
     if (busy || expire) run_writes(writer, first, expire);
     do_chores(writer, busy, end);

@@ -94,7 +94,8 @@ int64_t store_version_floor(const struct store *store);
 int64_t store_new_id(struct store *store);
 
 enum store_status store_begin(struct store *store);
-/* Chunks of about so many bytes are to be put, before the first one is. */
+/* Chunks of about so many bytes are to be put, in this transaction and others that
+ * follow; before the first one is. */
 void store_expect_chunks(struct store *store, size_t bytes);
 enum store_status store_commit(struct store *store);
 void store_rollback(struct store *store); /* nothing where nothing was begun */

@@ -50,7 +50,7 @@ struct store_options {
   size_t migration_count;
   size_t wal_bytes;  /* a write-ahead log beyond this is copied into the database */
   size_t page_bytes; /* of a new database */
-  size_t bulk_bytes; /* of chunks in one transaction: it is bulk, and so is the next one */
+  size_t bulk_bytes; /* of chunks that are expected, or were in the transaction before: bulk */
 };
 
 struct store_options store_usual_options(void);

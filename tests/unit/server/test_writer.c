@@ -344,6 +344,37 @@ START_TEST(test_large_memories) {
 }
 END_TEST
 
+/* Small writes are not held up by a large one: between slices of it they are done. */
+START_TEST(test_small_beside_large) {
+  enum { ROWS = 30000 }; /* 60 MB */
+  char directory[200];
+  make_scratch(directory, sizeof directory);
+  struct world world = {.registry = NULL};
+  world_start(&world, open_good(directory));
+  const struct op first = put_op(0, 1);
+  struct op op = first;
+  int done_meanwhile = 0;
+  struct ticket *large = wide_put("large", ROWS);
+  for (bool submitted = false, done = false; !done;
+       done = submitted && sem_trywait(&large->done) == 0) {
+    struct ticket *small = ticket_create(&world, &op);
+    ticket_run(&world, small);
+    ck_assert(!small->write.failed);
+    ticket_free(small);
+    done_meanwhile += submitted;
+    if (!submitted) ck_assert(writer_submit(world.writer, &large->write));
+    submitted = true;
+    op.kind = WRITE_ROWS;
+  }
+  ck_assert(!large->write.failed);
+  ck_assert_int_ge(done_meanwhile, 4);
+  ticket_free(large);
+  world_reload(&world, directory, open_good, NULL);
+  world_stop(&world);
+  remove_scratch(directory);
+}
+END_TEST
+
 /* Appends until folds have happened: the changes are gone, the rows are not. */
 START_TEST(test_folds) {
   char directory[200];
@@ -612,5 +643,6 @@ START_TEST(test_finish_with_a_queue) {
 END_TEST
 
 UNIT_MAIN("writer", test_model_in_ram, test_model_with_store, test_idempotency_keys,
-          test_too_many_memories, test_ram_budget, test_large_memories, test_folds,
-          test_chunks_left_by_a_fold, test_expiry, test_many_threads, test_finish_with_a_queue)
+          test_too_many_memories, test_ram_budget, test_large_memories, test_small_beside_large,
+          test_folds, test_chunks_left_by_a_fold, test_expiry, test_many_threads,
+          test_finish_with_a_queue)
