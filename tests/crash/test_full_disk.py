@@ -123,6 +123,13 @@ class Book:
         raise AssertionError("the disk is never full")
 
 
+def check_after_start(start, book):
+    daemon = start()
+    with daemon.client() as client:
+        book.check(client)
+    daemon.assert_healthy_end()
+
+
 def events(daemon, name):
     return [line for line in daemon.log_lines() if line["event"] == name]
 
@@ -171,10 +178,7 @@ def test_room_by_deleting(start, seed):
         assert harness.wait_until(lambda: book.put(client, "again", 1000) == 201, 15, "room for a memory")
         book.check(client)
     daemon.assert_healthy_end()
-    daemon = start()
-    with daemon.client() as client:
-        book.check(client)
-    daemon.assert_healthy_end()
+    check_after_start(start, book)
 
 
 def fill_to_the_brim(book, disk, client):
@@ -222,10 +226,7 @@ def test_deleting_without_a_byte_left(disk, start, seed, how):
             assert book.drop(client, "a") == 204
         assert harness.wait_until(lambda: book.put(client, "b", 1000) == 201, 10, "room")
     daemon.kill()
-    daemon = start()
-    with daemon.client() as client:
-        book.check(client)
-    daemon.assert_healthy_end()
+    check_after_start(start, book)
 
 
 def test_deleted_memories_leave_no_trace(start, seed):
@@ -264,10 +265,7 @@ def test_fold_on_a_full_disk(disk, start, seed):
         assert book.append(client, "a", 50) == 200
         book.check(client)
     daemon.kill()
-    daemon = start()
-    with daemon.client() as client:
-        book.check(client)
-    daemon.assert_healthy_end()
+    check_after_start(start, book)
 
 
 def test_start_on_a_full_disk(disk, start, seed):
@@ -296,10 +294,7 @@ def test_start_on_a_full_disk(disk, start, seed):
         assert book.append(client, "a", 5000) == 200  # as chunks, not as a change
         book.check(client)
     daemon.kill()
-    daemon = start()
-    with daemon.client() as client:
-        book.check(client)
-    daemon.assert_healthy_end()
+    check_after_start(start, book)
 
 
 @pytest.mark.parametrize("disk", [130], indirect=True)
@@ -317,7 +312,4 @@ def test_slices_of_what_did_not_fit(start, seed):
         assert harness.wait_until(lambda: book.send(client, "fits", fits) == 201, 20, "room")
         book.check(client)
     daemon.kill()
-    daemon = start()
-    with daemon.client() as client:
-        book.check(client)
-    daemon.assert_healthy_end()
+    check_after_start(start, book)
