@@ -16,8 +16,8 @@
  *
  * Appends of a row by one client while another imported 1 GB: 99 % took less than
  * 38 ms (1.4 without an import), with slices of 64 MiB 75 and of 8 MiB 26; the import
- * took 2.9 s, with those 2.0 and 3.6. What is left is the time of a slice, and of the
- * change of modes before and after it (store/sqlite.c).
+ * took 2.9 s, with those 2.0 and 3.6. That was before the store kept its mode between
+ * slices (store/sqlite.c), which took another part of both.
  *
  * A disk that is full fails the batch. Where that had more than one write they
  * are tried again one by one, and each anew while room can be made (sweeper.c), since

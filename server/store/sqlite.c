@@ -25,6 +25,9 @@
  * milliseconds. 512 MiB in transactions of 64 MiB, pages of 32 KiB, two cores, a
  * virtual disk, against cp and fsync of the same bytes at about 1,500 MB/s: 370 MB/s
  * through the log, 630 to 880 directly. One row: 0.2 ms through the log, 0.7 directly.
+ * So what comes between two transactions of chunks stays direct: two changes of the
+ * mode cost more. An import of 1 GB with appends of a row beside it took 2.5 s in
+ * place of 3.0, and 99 % of the appends less than 29 ms in place of 52.
  *
  * Where the disk is nearly full all is written directly, because a log takes room of
  * its own: a disk could be full of a log that the database has no room to take in,
@@ -367,6 +370,7 @@ enum store_status store_begin(struct store *store) {
   store->root_before = store->root;
   store->garbage_before = store->garbage.count;
   store->bulk = store->chunk_bytes >= store->options.bulk_bytes;
+  store->after_chunks = store->chunk_bytes > 0;
   store->chunk_bytes = 0;
   store->writing = true;
   store->begun = false;
@@ -379,7 +383,7 @@ void store_expect_chunks(struct store *store, size_t bytes) {
 
 enum store_status transaction_write(struct store *store, bool chunk) {
   if (!store->writing || store->begun) return transaction_check(store);
-  choose_mode(store, store->scarce || (chunk && store->bulk));
+  choose_mode(store, store->scarce || (chunk ? store->bulk : store->direct && store->after_chunks));
   if (store_failure(store)) return transaction_end(store, STORE_FAILED);
   if (store->direct && store->scarce) reserve_journal(store);
   int result = statement_run(statement_get(store, BEGIN_WRITE));

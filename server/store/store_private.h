@@ -142,6 +142,7 @@ struct store {
   bool journal_reserved;  /* ... or the journal has */
   bool made_room;         /* since the last time somebody asked */
   bool bulk;              /* many chunks are expected: this one may be written directly */
+  bool after_chunks;      /* the last one had some: what is direct stays so */
   size_t chunk_bytes;     /* put in this transaction, or in the last one */
   size_t flowing;         /* of these, since the kernel was told to write */
   enum store_status last; /* what ended the last one */
