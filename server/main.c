@@ -179,6 +179,7 @@ static bool start(struct daemon *daemon) {
       .api = api,
       .submit = workers_submit,
       .submit_context = api->workers,
+      .answer_put_off = api_answer_put_off,
       .ready = api_is_loaded,
       .ready_context = api,
       .log = daemon->log,

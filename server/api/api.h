@@ -47,6 +47,7 @@ http_handler api_list_rows, api_post_rows, api_delete_rows;
 http_handler api_backup;
 extern const struct http_upload api_put_memory_upload;
 http_handler api_attend_stored, api_attend_ad_hoc;
+void api_answer_put_off(void *api, void **put_off); /* what api_attend_...() did */
 http_cost api_get_memory_cost, api_attend_stored_cost, api_attend_ad_hoc_cost;
 http_handler api_health, api_ready, api_metrics, api_openapi;
 

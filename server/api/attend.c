@@ -251,6 +251,20 @@ static bool is_abandoned(const struct question *question) {
   return http_is_abandoned(((const struct asking *)question)->http);
 }
 
+static void put_off(struct asking *asking) {
+  void **kept = asking->http->put_off;
+  struct question *list = *kept;
+  batcher_put_off(asking->api->batcher, &list, &asking->question);
+  *kept = list;
+}
+
+void api_answer_put_off(void *context, void **kept) {
+  const struct api *api = context;
+  struct question *list = *kept;
+  batcher_answer_put_off(api->batcher, &list);
+  *kept = list;
+}
+
 /* Takes the asking over, and the reply with it. */
 static void ask(struct asking *asking) {
   struct http_reply *reply = asking->reply;
@@ -270,7 +284,9 @@ static void ask(struct asking *asking) {
                                        .abandoned = is_abandoned,
                                        .done = answered};
   if (!make_room(asking, reply)) goto refused;
-  if (asking->http->at_once)
+  if (asking->http->put_off)
+    put_off(asking);
+  else if (asking->http->at_once)
     batcher_answer_here(asking->api->batcher, &asking->question);
   else
     batcher_ask(asking->api->batcher, &asking->question);

@@ -12,6 +12,12 @@
  * nothing left to do. So batches grow by themselves as load grows, and there is
  * no delay to configure.
  *
+ * Questions that take microseconds are not worth a worker: the thread that read
+ * them answers them. Where it reads several in one go it puts them off until all
+ * are read, and answers those that are alike together: a lone small query reads
+ * the memory from the cache for itself, which takes twice the time of its
+ * products. The list of those is the thread's own.
+ *
  * The answers are the same to the last bit, because what the library computes
  * for a query doesn't depend on its batch (lib/pass.c). Questions that want full
  * weights stay alone: their time goes into the weights, which are written
@@ -32,7 +38,8 @@
 
 #include "base/clock.h"
 
-enum { BATCH_QUERIES = 256 };
+/* Put off at the most: each takes microseconds, and the first one waits for all. */
+enum { BATCH_QUERIES = 256, MOST_PUT_OFF = 32 };
 
 struct batcher {
   struct workers *workers;
@@ -195,28 +202,33 @@ static bool is_pending(const struct batcher *batcher, const struct question *wan
   return false;
 }
 
-/* Unlinks `wanted`, if it is still pending, and others like it, as a list in
- * order of arrival. */
-static struct question *take(struct batcher *batcher, const struct question *wanted) {
-  struct question *taken = NULL, **taken_end = &taken;
-  pthread_mutex_lock(&batcher->mutex);
-  if (is_pending(batcher, wanted)) {
-    size_t queries = wanted->request.query_count;
-    struct question **link = &batcher->pending;
-    for (struct question *q; (q = *link);) {
-      const size_t more = q == wanted ? 0 : q->request.query_count;
-      if (q != wanted && (queries + more > BATCH_QUERIES || !alike(q, wanted))) {
-        link = &q->following;
-        continue;
-      }
-      *link = q->following;
-      q->following = NULL;
-      *taken_end = q;
-      taken_end = &q->following;
-      queries += more;
+/* Unlinks `wanted` and others like it from the list that begins at *link, as a
+ * list in the same order. Returns the end of what is left. */
+static struct question **unlink_alike(struct question **link, const struct question *wanted,
+                                      struct question **taken) {
+  struct question **taken_end = taken;
+  size_t queries = wanted->request.query_count;
+  for (struct question *q; (q = *link);) {
+    const size_t more = q == wanted ? 0 : q->request.query_count;
+    if (q != wanted && (queries + more > BATCH_QUERIES || !alike(q, wanted))) {
+      link = &q->following;
+      continue;
     }
-    batcher->pending_end = link;
+    *link = q->following;
+    q->following = NULL;
+    *taken_end = q;
+    taken_end = &q->following;
+    queries += more;
   }
+  return link;
+}
+
+/* `wanted`, if it is still pending, and others like it, in order of arrival. */
+static struct question *take(struct batcher *batcher, const struct question *wanted) {
+  struct question *taken = NULL;
+  pthread_mutex_lock(&batcher->mutex);
+  if (is_pending(batcher, wanted))
+    batcher->pending_end = unlink_alike(&batcher->pending, wanted, &taken);
   pthread_mutex_unlock(&batcher->mutex);
   return taken;
 }
@@ -238,16 +250,21 @@ static struct question *sift(struct question *questions) {
   return kept;
 }
 
-static void answer(struct batcher *batcher, struct question *questions) {
-  const attn_pool pool = workers_pool(batcher->workers);
+static void answer_with(struct batcher *batcher, struct question *questions,
+                        const attn_pool *pool) {
   size_t count = 0, number = 0;
   for (const struct question *q = questions; q; q = q->following, number++)
     count += q->request.query_count;
-  if (number > 1 && compute_together(batcher, questions, count, number, &pool)) return;
+  if (number > 1 && compute_together(batcher, questions, count, number, pool)) return;
   for (struct question *q = questions, *next; q; q = next) {
     next = q->following;
-    compute_alone(batcher, q, &pool);
+    compute_alone(batcher, q, pool);
   }
+}
+
+static void answer(struct batcher *batcher, struct question *questions) {
+  const attn_pool pool = workers_pool(batcher->workers);
+  answer_with(batcher, questions, &pool);
 }
 
 /* The job of a question. The question may be answered, and gone, when the job
@@ -299,11 +316,40 @@ static void run_here(void *context, size_t count, void (*task)(void *argument, s
     task(argument, i);
 }
 
-void batcher_answer_here(struct batcher *batcher, struct question *question) {
+static attn_pool pool_here(const struct batcher *batcher) {
   attn_pool here = workers_pool(batcher->workers);
   here.run = run_here;
   here.pause = NULL;
+  return here;
+}
+
+void batcher_answer_here(struct batcher *batcher, struct question *question) {
+  const attn_pool here = pool_here(batcher);
   compute_alone(batcher, question, &here);
+}
+
+/* The list is in reverse order of arrival, so that its first one knows its length. */
+void batcher_put_off(struct batcher *batcher, struct question **list, struct question *question) {
+  question->following = *list;
+  question->put_off = *list ? (*list)->put_off + 1 : 1;
+  *list = question;
+  if (question->put_off == MOST_PUT_OFF) batcher_answer_put_off(batcher, list);
+}
+
+void batcher_answer_put_off(struct batcher *batcher, struct question **list) {
+  const attn_pool here = pool_here(batcher);
+  struct question *questions = NULL;
+  for (struct question *q = *list, *next; q; q = next) {
+    next = q->following;
+    q->following = questions;
+    questions = q;
+  }
+  *list = NULL;
+  while (questions) {
+    struct question *taken = NULL;
+    unlink_alike(&questions, questions, &taken);
+    answer_with(batcher, taken, &here);
+  }
 }
 
 struct batcher *batcher_create(struct workers *workers, bool (*hurry)(void *context),

@@ -27,6 +27,7 @@ struct question {
   size_t companions;  /* other questions in that batch */
   double cost;        /* expected seconds; set by batcher_ask() */
   struct question *following;
+  size_t put_off; /* with those before it: see batcher_put_off() */
 };
 
 struct batcher;
@@ -43,6 +44,13 @@ void batcher_ask(struct batcher *batcher, struct question *question);
 /* On any thread, without the workers: for what is too small to be handed over.
  * Calls done() before it returns. */
 void batcher_answer_here(struct batcher *batcher, struct question *question);
+
+/* The same for a thread that expects more of them to come right away: keeps the
+ * question in *list, the thread's own, until batcher_answer_put_off() is called
+ * for it or the list has become long. Then the questions are answered, those that
+ * are alike together. */
+void batcher_put_off(struct batcher *batcher, struct question **list, struct question *question);
+void batcher_answer_put_off(struct batcher *batcher, struct question **list);
 
 /* Seconds of one core that a question of that size is expected to take. */
 double batcher_cost(const attn_snapshot *snapshot, size_t query_count, size_t query_dim);

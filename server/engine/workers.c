@@ -278,7 +278,7 @@ static void take_back(void *context, void *room, size_t bytes) {
 }
 
 attn_pool workers_pool(struct workers *workers) {
-  return (attn_pool){.workers = workers->thread_count,
+  return (attn_pool){.workers = workers->width,
                      .run = run_group,
                      .pause = let_in,
                      .lend = lend,

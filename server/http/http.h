@@ -42,6 +42,10 @@ struct http_request {
   size_t body_length;
   double began; /* when the head was there: seconds of CLOCK_MONOTONIC */
   bool at_once; /* an ON_WORKER handler is run on the I/O thread, being cheap */
+  /* With at_once, and not NULL: the handler may put its answer off. It leaves in
+   * *put_off, which begins as NULL and is the I/O thread's own, what it takes to
+   * answer later, beside what others left there, and returns. */
+  void **put_off;
 };
 
 /* A reply's body that is read bit by bit while it is sent. */
@@ -89,7 +93,8 @@ typedef double http_cost(void *api, const struct http_request *request);
 /* For handlers of routes that say `completes`: the reply is ready. To be called
  * exactly once, by the handler or later by any thread; request and reply are
  * gone when it returns. A handler that runs on the I/O thread (ON_IO, or
- * request->at_once) has to call it before it returns. */
+ * request->at_once) has to call it before it returns, unless it puts its answer
+ * off. */
 void http_complete(struct http_reply *reply);
 
 /* Where a handler runs. ON_IO: at once, on the thread that reads the socket,
@@ -149,6 +154,10 @@ struct http_services {
   /* Runs run(argument) on a worker, later; false where the queue is full. */
   bool (*submit)(void *context, void (*run)(void *argument), void *argument, double seconds);
   void *submit_context;
+  /* Completes all that handlers have put off in *put_off, and leaves NULL there.
+   * It is called on the same I/O thread as soon as that has read what else had
+   * come (and at a stop on that which stops the server). */
+  void (*answer_put_off)(void *api, void **put_off);
   /* False while loading or stopping: routes that do not work unready get 503. */
   bool (*ready)(void *context);
   void *ready_context;

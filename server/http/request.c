@@ -8,6 +8,7 @@
  *   COLLECTING the head was fine, the body arrives
  *   REFUSED    the reply is made already; what is left of the body is dropped
  *   COMPUTING  suspended, a worker has it
+ *   PUT_OFF    the handler has put its answer off
  *   ANSWERED   the reply is made
  *   SENT       the reply was handed over
  *
@@ -23,6 +24,14 @@
  * A connection with a chunked body ends with its reply: libmicrohttpd before
  * 1.0 takes a bare LF for the end of a chunk's first line, so a proxy may see
  * the body end elsewhere than it does.
+ *
+ * Small requests are run on the I/O thread that read them, and several together
+ * cost it less than one by one. How many have come is not known before all are
+ * read; so where a thread has had no rest since its last answer, a handler may
+ * put its answer off. libmicrohttpd is then told nothing, and so calls again in
+ * its next round, which comes at once; the first of these calls has all answered
+ * that were put off meanwhile. To suspend them was rejected: it costs three system
+ * calls for each.
  *
  * Threads: a request belongs to the libmicrohttpd thread that has its connection.
  * While it is COMPUTING it belongs to the worker, or to whom that passes it on,
@@ -66,10 +75,15 @@
 #define HANDOVER_SECONDS 40e-6
 #define SECONDS_PER_BYTE 2e-9
 
-enum state { NEW, COLLECTING, REFUSED, COMPUTING, ANSWERED, SENT };
+/* A thread whose last answer was out such a short time before has had no rest: it
+ * went on with what had come meanwhile. */
+#define NO_REST_SECONDS 10e-6
+
+enum state { NEW, COLLECTING, REFUSED, COMPUTING, PUT_OFF, ANSWERED, SENT };
 
 struct request {
   struct http_server *server;
+  struct io_thread *thread;
   struct connection *connection;
   struct MHD_Connection *mhd;
   enum state state;
@@ -137,12 +151,14 @@ static void refuse_target(struct http_server *server, struct connection *connect
   connections_cut(server->connections, connection);
 }
 
-static struct request *new_request(struct http_server *server, const char *target) {
+static struct request *new_request(struct io_thread *thread, const char *target) {
+  struct http_server *server = thread->server;
   const size_t length = strlen(target);
   struct request *request = calloc(1, sizeof *request + length + 1);
   if (!request) return NULL;
   memcpy(request->target, target, length);
   request->server = server;
+  request->thread = thread;
   request->place = target;
   request->match.index = server->services.route_count;
   head_init(&request->head);
@@ -152,7 +168,8 @@ static struct request *new_request(struct http_server *server, const char *targe
 }
 
 void *request_begin(void *context, const char *target, struct MHD_Connection *mhd) {
-  struct http_server *server = context;
+  struct io_thread *thread = context;
+  struct http_server *server = thread->server;
   const union MHD_ConnectionInfo *info =
       MHD_get_connection_info(mhd, MHD_CONNECTION_INFO_SOCKET_CONTEXT);
   struct connection *connection = info ? info->socket_context : NULL;
@@ -161,7 +178,7 @@ void *request_begin(void *context, const char *target, struct MHD_Connection *mh
     refuse_target(server, connection, mhd);
     return NULL;
   }
-  struct request *request = new_request(server, target);
+  struct request *request = new_request(thread, target);
   if (!request) return NULL;
   request->connection = connection;
   request->mhd = mhd;
@@ -416,6 +433,17 @@ static double cost_of(const struct request *request, const struct http_route *ro
   return HANDOVER_SECONDS + (double)request->received * SECONDS_PER_BYTE;
 }
 
+static void answer_put_off(struct io_thread *thread) {
+  const struct http_services *services = &thread->server->services;
+  services->answer_put_off(services->api, &thread->put_off);
+}
+
+/* Whether its answer may be put off: only where others have come, too. */
+static bool has_company(const struct request *request) {
+  const struct io_thread *thread = request->thread;
+  return thread->put_off || request->view.began - thread->answered < NO_REST_SECONDS;
+}
+
 static enum MHD_Result run(struct request *request) {
   const struct http_route *route = route_of(request);
   intake_show(&request->intake, &request->view);
@@ -425,9 +453,12 @@ static enum MHD_Result run(struct request *request) {
     double seconds = cost_of(request, route);
     if (seconds >= HANDOVER_SECONDS) return hand_to_worker(request, seconds);
     request->view.at_once = true;
+    if (has_company(request)) request->view.put_off = &request->thread->put_off;
   }
   call_handler(request);
-  return send_reply(request);
+  if (request->state == ANSWERED) return send_reply(request);
+  request->state = PUT_OFF;
+  return MHD_YES;
 }
 
 static enum MHD_Result take_end(struct request *request) {
@@ -436,6 +467,9 @@ static enum MHD_Result take_end(struct request *request) {
     return run(request);
   case REFUSED:
   case ANSWERED:
+    return send_reply(request);
+  case PUT_OFF: /* all that came with it has been read */
+    answer_put_off(request->thread);
     return send_reply(request);
   case COMPUTING: /* the suspension was ended by a stop, not by the worker */
     return MHD_NO;
@@ -486,14 +520,17 @@ static void count_request(const struct request *request, double seconds) {
 void request_end(void *context, struct MHD_Connection *mhd, void **slot,
                  enum MHD_RequestTerminationCode why) {
   (void)mhd;
-  struct http_server *server = context;
+  struct io_thread *thread = context;
+  struct http_server *server = thread->server;
   struct request *request = *slot;
   if (!request) return;
   *slot = NULL;
+  if (request->state == PUT_OFF) answer_put_off(thread); /* it holds what is ours */
   forget_timeout(request);
   bool complete = why == MHD_REQUEST_TERMINATED_COMPLETED_OK;
   if (request->counted) {
     double seconds = seconds_since(&request->began);
+    thread->answered = request->view.began + seconds;
     count_request(request, seconds);
     log_request(request, complete, seconds);
     connections_request_ended(server->connections, request->connection,

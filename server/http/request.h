@@ -1,5 +1,5 @@
 /* The life of one request, as libmicrohttpd's callbacks tell it. The context of
- * all three is the struct http_server. */
+ * all three is the connection's struct io_thread. */
 #ifndef HTTP_REQUEST_H
 #define HTTP_REQUEST_H
 
@@ -7,15 +7,15 @@
 #include <stddef.h>
 
 /* The request line was read: MHD_OPTION_URI_LOG_CALLBACK. */
-void *request_begin(void *server, const char *target, struct MHD_Connection *mhd);
+void *request_begin(void *thread, const char *target, struct MHD_Connection *mhd);
 
 /* The head was read, a piece of the body came, or all was read. */
-enum MHD_Result request_step(void *server, struct MHD_Connection *mhd, const char *url,
+enum MHD_Result request_step(void *thread, struct MHD_Connection *mhd, const char *url,
                              const char *method, const char *version, const char *piece,
                              size_t *piece_length, void **request);
 
 /* The reply was sent, or the connection broke: MHD_OPTION_NOTIFY_COMPLETED. */
-void request_end(void *server, struct MHD_Connection *mhd, void **request,
+void request_end(void *thread, struct MHD_Connection *mhd, void **request,
                  enum MHD_RequestTerminationCode why);
 
 #endif

@@ -14,7 +14,8 @@
  * every phase has a deadline here (deadline.c).
  *
  * Threads: struct http_server is written before the threads start and after
- * they ended, but for next_daemon, which is the accepting thread's. */
+ * they ended, but for next_thread, which is the accepting thread's, and what is
+ * in the I/O threads' own structs. */
 #include "http/server.h"
 
 #include <pthread.h>
@@ -71,7 +72,7 @@ static size_t leave_escaped(void *context, struct MHD_Connection *mhd, char *tex
 static void accepted(void *context, int descriptor, const struct sockaddr *address,
                      socklen_t size) {
   struct http_server *server = context;
-  struct MHD_Daemon *daemon = server->daemons[server->next_daemon++ % server->daemon_count];
+  struct MHD_Daemon *daemon = server->io_threads[server->next_thread++ % server->started].daemon;
   connections_expect(server->connections);
   if (MHD_add_connection(daemon, descriptor, address, size) != MHD_YES)
     connections_miss(server->connections);
@@ -82,17 +83,18 @@ static bool has_room(void *context) {
   return connections_count(server->connections) < most_open(&server->config);
 }
 
-static struct MHD_Daemon *start_daemon(struct http_server *server) {
+static struct MHD_Daemon *start_daemon(struct io_thread *thread) {
+  struct http_server *server = thread->server;
   unsigned flags = MHD_USE_EPOLL_INTERNAL_THREAD | MHD_USE_NO_LISTEN_SOCKET | MHD_USE_ITC |
                    MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ERROR_LOG;
   /* A lenient parser's only strictness is to hang up on what head.c answers. */
   int strictness = head_parser_is_lenient() ? 0 : 1;
   return MHD_start_daemon(
-      flags, 0, NULL, NULL, request_step, server, MHD_OPTION_EXTERNAL_LOGGER, log_message, server,
+      flags, 0, NULL, NULL, request_step, thread, MHD_OPTION_EXTERNAL_LOGGER, log_message, server,
       MHD_OPTION_STRICT_FOR_CLIENT, strictness, MHD_OPTION_CONNECTION_LIMIT,
       2 * most_open(&server->config), MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)CONNECTION_MEMORY,
-      MHD_OPTION_URI_LOG_CALLBACK, request_begin, server, MHD_OPTION_UNESCAPE_CALLBACK,
-      leave_escaped, server, MHD_OPTION_NOTIFY_COMPLETED, request_end, server,
+      MHD_OPTION_URI_LOG_CALLBACK, request_begin, thread, MHD_OPTION_UNESCAPE_CALLBACK,
+      leave_escaped, server, MHD_OPTION_NOTIFY_COMPLETED, request_end, thread,
       MHD_OPTION_NOTIFY_CONNECTION, connection_changed, server, MHD_OPTION_END);
 }
 
@@ -119,12 +121,13 @@ static bool start_threads(struct http_server *server) {
       .metrics = server->services.metrics};
   server->connections = connections_create(&table);
   if (!server->connections) return false;
-  server->daemons = calloc(config->io_threads, sizeof *server->daemons);
-  if (!server->daemons) return false;
-  while (server->daemon_count < config->io_threads) {
-    struct MHD_Daemon *daemon = start_daemon(server);
-    if (!daemon) return false;
-    server->daemons[server->daemon_count++] = daemon;
+  server->io_threads = calloc(config->io_threads, sizeof *server->io_threads);
+  if (!server->io_threads) return false;
+  for (; server->started < config->io_threads; server->started++) {
+    struct io_thread *thread = &server->io_threads[server->started];
+    thread->server = server;
+    thread->daemon = start_daemon(thread);
+    if (!thread->daemon) return false;
   }
   const struct listener_client client = {
       .accepted = accepted, .has_room = has_room, .context = server, .log = server->services.log};
@@ -172,9 +175,9 @@ void http_server_stop(struct http_server *server) {
   if (!server) return;
   listener_free(server->listener);
   if (server->connections) connections_resume_all(server->connections);
-  for (unsigned i = 0; i < server->daemon_count; i++)
-    MHD_stop_daemon(server->daemons[i]);
-  free(server->daemons);
+  for (unsigned i = 0; i < server->started; i++)
+    MHD_stop_daemon(server->io_threads[i].daemon);
+  free(server->io_threads);
   connections_free(server->connections);
   free(server);
 }

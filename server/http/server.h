@@ -8,14 +8,22 @@
 #include "http/http.h"
 #include "http/listener.h"
 
+/* What belongs to one I/O thread. */
+struct io_thread {
+  struct http_server *server;
+  struct MHD_Daemon *daemon;
+  void *put_off;   /* see http_request.put_off */
+  double answered; /* when the last reply of a request was out, as http_request.began */
+};
+
 struct http_server {
   struct http_config config;
   struct http_services services;
   struct connections *connections;
   struct listener *listener;
-  struct MHD_Daemon **daemons; /* config.io_threads of them, one thread each */
-  unsigned daemon_count;
-  unsigned next_daemon; /* the accepting thread's */
+  struct io_thread *io_threads; /* config.io_threads of them */
+  unsigned started;             /* so many have their daemon */
+  unsigned next_thread;         /* the accepting thread's */
 };
 
 #endif
