@@ -33,6 +33,12 @@ void buffer_clear(struct buffer *buffer) {
   buffer->status = BUFFER_OK;
 }
 
+void buffer_renew(struct buffer *buffer, size_t limit, size_t kept) {
+  if (buffer->capacity > kept) buffer_free(buffer);
+  buffer_clear(buffer);
+  buffer->limit = limit;
+}
+
 static char *fail(struct buffer *buffer, enum buffer_status status) {
   if (buffer->status == BUFFER_OK) buffer->status = status;
   return NULL;

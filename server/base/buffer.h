@@ -25,6 +25,10 @@ void buffer_free(struct buffer *buffer);
 /* Keeps the memory, forgets the bytes and the failure. */
 void buffer_clear(struct buffer *buffer);
 
+/* Makes it as new, with that limit, but keeps the memory for the next use where
+ * it is at most `kept` bytes. */
+void buffer_renew(struct buffer *buffer, size_t limit, size_t kept);
+
 /* Room for `count` more bytes, at data + length; NULL after a failure. What is
  * written there counts once buffer_advance() says so. */
 char *buffer_reserve(struct buffer *buffer, size_t count);

@@ -8,6 +8,9 @@
 
 #define FIRST_CAPACITY 256
 
+/* Room that is left at the end rather than given back: to cut it off costs more. */
+#define SPARED 1024
+
 void matrix_free(struct matrix *matrix) {
   free(matrix->data);
   *matrix = (struct matrix){0};
@@ -33,7 +36,7 @@ bool float_list_grow(struct float_list *list, size_t bound) {
 
 void matrix_take(struct matrix *matrix, struct float_list *list, size_t rows, size_t cols) {
   float *data = list->data;
-  if (list->count < list->capacity && list->count > 0) {
+  if (list->capacity - list->count > SPARED && list->count > 0) {
     float *fitting = realloc(data, list->count * sizeof *data);
     if (fitting) data = fitting;
   }

@@ -16,9 +16,20 @@
 /* The most that is reserved for a body before its first byte came. */
 #define FIRST_RESERVE (1 << 20)
 
+/* The most memory that is kept for the next body. */
+#define KEPT_BODY 4096
+
 void intake_init(struct intake *intake, uint64_t limit) {
   *intake = (struct intake){.limit = limit};
   buffer_init(&intake->collected, 0);
+}
+
+void intake_renew(struct intake *intake, uint64_t limit) {
+  *intake = (struct intake){.limit = limit, .collected = intake->collected};
+}
+
+void intake_free(struct intake *intake) {
+  buffer_free(&intake->collected);
 }
 
 bool intake_begin(struct intake *intake, const struct intake_source *source,
@@ -63,7 +74,7 @@ void intake_hand_over(struct intake *intake) {
 }
 
 void intake_drop(struct intake *intake) {
-  buffer_free(&intake->collected);
+  buffer_renew(&intake->collected, 0, KEPT_BODY);
   if (intake->pending) intake->to->drop(intake->upload);
   intake->pending = false;
   intake->upload = NULL;

@@ -27,6 +27,12 @@ struct intake_source {
 
 void intake_init(struct intake *intake, uint64_t limit);
 
+/* After intake_drop(): as new, for the next request. */
+void intake_renew(struct intake *intake, uint64_t limit);
+
+/* After intake_drop(): ends what that has kept. */
+void intake_free(struct intake *intake);
+
 /* Both false with a problem; then intake_drop() is due. */
 bool intake_begin(struct intake *intake, const struct intake_source *source,
                   struct problem *problem);
@@ -38,8 +44,8 @@ void intake_show(const struct intake *intake, struct http_request *request);
 /* The handler is about to be called: the upload is its own from here on. */
 void intake_hand_over(struct intake *intake);
 
-/* Ends what is there: the collected bytes, and an upload that was not handed
- * over. May be called again. */
+/* Ends what is there: the collected bytes, but for a little memory that may serve
+ * for the next ones, and an upload that was not handed over. May be called again. */
 void intake_drop(struct intake *intake);
 
 #endif

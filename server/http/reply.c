@@ -27,6 +27,9 @@
 
 #define STREAM_BLOCK  (256 << 10)
 
+/* A body whose memory is not more is sent from where it is. */
+#define KEPT_BODY 4096
+
 struct header {
   const char *name, *value;
 };
@@ -52,13 +55,18 @@ void reply_free(struct http_reply *reply) {
   reply->stream = (struct http_stream){0};
 }
 
+void reply_renew(struct http_reply *reply) {
+  release_stream(&reply->stream);
+  buffer_renew(&reply->body, 0, KEPT_BODY);
+  *reply = (struct http_reply){.status = 200, .body = reply->body};
+}
+
 uint64_t reply_length(const struct http_reply *reply) {
   return reply->stream.read ? reply->stream.length : reply->body.length;
 }
 
 void http_reply_problem(struct http_reply *reply, const struct problem *problem) {
-  reply_free(reply);
-  reply_init(reply);
+  reply_renew(reply);
   reply->status = problem_info(problem->code)->status;
   reply->content_type = "application/problem+json";
   problem_write(&reply->body, problem);
@@ -114,6 +122,9 @@ static struct MHD_Response *stream_response(struct http_reply *reply) {
 }
 
 static struct MHD_Response *body_response(struct http_reply *reply) {
+  if (reply->body.capacity <= KEPT_BODY)
+    return MHD_create_response_from_buffer(reply->body.length, reply->body.data,
+                                           MHD_RESPMEM_PERSISTENT);
   /* buffer.h's memory is malloc's, so free() is the way to end it. */
   struct MHD_Response *response = MHD_create_response_from_buffer_with_free_callback(
       reply->body.length, reply->body.data, free);

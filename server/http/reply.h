@@ -10,11 +10,16 @@
 void reply_init(struct http_reply *reply);
 void reply_free(struct http_reply *reply);
 
+/* Ends what the reply holds and makes it as new; a small body's memory stays for the
+ * next one. Not before libmicrohttpd is done with the body. */
+void reply_renew(struct http_reply *reply);
+
 /* Bytes of the body, however it is sent. */
 uint64_t reply_length(const struct http_reply *reply);
 
-/* Hands the reply to libmicrohttpd, which takes body or stream over and sends it
- * after the access handler returns. `close`: this is the connection's last one. False
+/* Hands the reply to libmicrohttpd, which sends it after the access handler returns.
+ * It takes a stream or a large body over; a small body has to stay until the request
+ * is completed. `close`: this is the connection's last one. False
  * where memory is short; the reply still belongs to the caller then. */
 bool reply_queue(struct http_reply *reply, struct MHD_Connection *connection, bool close);
 

@@ -57,6 +57,11 @@
 #define LONGEST_TARGET  8192
 #define MOST_PARAMETERS 16
 
+/* Ended requests that a thread keeps for the next ones, with the little memory they
+ * have for bodies; and how long a target fits one of them. */
+#define MOST_SPARE 64
+#define SPARE_ROOM 256
+
 /* A refused body up to this length is swallowed to keep the connection. */
 #define SWALLOWED_BODY (64 << 10)
 
@@ -101,7 +106,9 @@ struct request {
   bool timeout_set;        /* to RESUME_TIMEOUT */
   uint64_t received, sent; /* bytes of bodies */
   struct timespec began;
-  char target[]; /* cut into path and query string */
+  struct request *following; /* among the spare ones */
+  size_t room;               /* for the target */
+  char target[];             /* cut into path and query string */
 };
 
 static double seconds_since(const struct timespec *then) {
@@ -151,19 +158,63 @@ static void refuse_target(struct http_server *server, struct connection *connect
   connections_cut(server->connections, connection);
 }
 
+static struct request *allocate_request(size_t length) {
+  const size_t room = length < SPARE_ROOM ? SPARE_ROOM : length + 1;
+  struct request *request = calloc(1, sizeof *request + room);
+  if (!request) return NULL;
+  request->room = room;
+  reply_init(&request->reply);
+  intake_init(&request->intake, 0);
+  return request;
+}
+
+static struct request *take_spare(struct io_thread *thread) {
+  struct request *request = thread->spare;
+  thread->spare = request->following;
+  thread->spare_count--;
+  *request =
+      (struct request){.room = request->room, .reply = request->reply, .intake = request->intake};
+  return request;
+}
+
+static void free_request(struct request *request) {
+  reply_free(&request->reply);
+  intake_free(&request->intake);
+  free(request);
+}
+
+/* Nothing of it is in use any more. */
+static void put_away(struct io_thread *thread, struct request *request) {
+  head_free(&request->head);
+  intake_drop(&request->intake);
+  reply_renew(&request->reply);
+  if (request->room > SPARE_ROOM || thread->spare_count == MOST_SPARE) {
+    free_request(request);
+    return;
+  }
+  request->following = thread->spare;
+  thread->spare = request;
+  thread->spare_count++;
+}
+
+void requests_free_spare(struct io_thread *thread) {
+  while (thread->spare)
+    free_request(take_spare(thread));
+}
+
 static struct request *new_request(struct io_thread *thread, const char *target) {
   struct http_server *server = thread->server;
   const size_t length = strlen(target);
-  struct request *request = calloc(1, sizeof *request + length + 1);
+  struct request *request =
+      length < SPARE_ROOM && thread->spare ? take_spare(thread) : allocate_request(length);
   if (!request) return NULL;
-  memcpy(request->target, target, length);
+  memcpy(request->target, target, length + 1);
   request->server = server;
   request->thread = thread;
   request->place = target;
   request->match.index = server->services.route_count;
   head_init(&request->head);
-  reply_init(&request->reply);
-  intake_init(&request->intake, server->config.max_body_bytes);
+  intake_renew(&request->intake, server->config.max_body_bytes);
   return request;
 }
 
@@ -412,6 +463,7 @@ static void compute(void *argument) {
 static enum MHD_Result hand_to_worker(struct request *request, double seconds) {
   const struct http_services *services = &request->server->services;
   struct connections *connections = request->server->connections;
+  if (!connections_enter(connections, request->connection, PHASE_COMPUTING, 0)) return MHD_NO;
   request->state = COMPUTING;
   MHD_set_connection_option(request->mhd, MHD_CONNECTION_OPTION_TIMEOUT, RESUME_TIMEOUT);
   request->timeout_set = true;
@@ -447,8 +499,6 @@ static bool has_company(const struct request *request) {
 static enum MHD_Result run(struct request *request) {
   const struct http_route *route = route_of(request);
   intake_show(&request->intake, &request->view);
-  if (!connections_enter(request->server->connections, request->connection, PHASE_COMPUTING, 0))
-    return MHD_NO;
   if (route->place == HTTP_ON_WORKER) {
     double seconds = cost_of(request, route);
     if (seconds >= HANDOVER_SECONDS) return hand_to_worker(request, seconds);
@@ -536,8 +586,5 @@ void request_end(void *context, struct MHD_Connection *mhd, void **slot,
     connections_request_ended(server->connections, request->connection,
                               complete && !request->close);
   }
-  head_free(&request->head);
-  reply_free(&request->reply);
-  intake_drop(&request->intake);
-  free(request);
+  put_away(thread, request);
 }

@@ -18,4 +18,8 @@ enum MHD_Result request_step(void *thread, struct MHD_Connection *mhd, const cha
 void request_end(void *thread, struct MHD_Connection *mhd, void **request,
                  enum MHD_RequestTerminationCode why);
 
+/* Frees what is kept for requests to come, when all have ended. */
+struct io_thread;
+void requests_free_spare(struct io_thread *thread);
+
 #endif

@@ -31,7 +31,7 @@
 /* Heads and what libmicrohttpd keeps beside them have to fit; bodies are read in
  * pieces of about half of it. More would come by mmap() and go by munmap() with
  * every connection, which costs more than longer pieces save. */
-#define CONNECTION_MEMORY (32 << 10)
+#define CONNECTION_MEMORY (16 << 10)
 
 /* Descriptors beside the connections': the store's, the log, lingering ones. */
 #define OTHER_DESCRIPTORS 512
@@ -175,8 +175,10 @@ void http_server_stop(struct http_server *server) {
   if (!server) return;
   listener_free(server->listener);
   if (server->connections) connections_resume_all(server->connections);
-  for (unsigned i = 0; i < server->started; i++)
+  for (unsigned i = 0; i < server->started; i++) {
     MHD_stop_daemon(server->io_threads[i].daemon);
+    requests_free_spare(&server->io_threads[i]);
+  }
   free(server->io_threads);
   connections_free(server->connections);
   free(server);

@@ -13,6 +13,8 @@ struct io_thread {
   struct http_server *server;
   struct MHD_Daemon *daemon;
   void *put_off;   /* see http_request.put_off */
+  struct request *spare; /* ended ones, to be used again */
+  unsigned spare_count;
   double answered; /* when the last reply of a request was out, as http_request.began */
 };
 
