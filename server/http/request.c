@@ -80,9 +80,11 @@
 #define HANDOVER_SECONDS 40e-6
 #define SECONDS_PER_BYTE 2e-9
 
-/* A thread whose last answer was out such a short time before has had no rest: it
- * went on with what had come meanwhile. */
+/* A thread that had to do with another request such a short time before has had no
+ * rest: it went on with what had come meanwhile. So many such requests in a row
+ * are worth answering together. */
 #define NO_REST_SECONDS 10e-6
+#define COMPANY         3
 
 enum state { NEW, COLLECTING, REFUSED, COMPUTING, PUT_OFF, ANSWERED, SENT };
 
@@ -490,10 +492,18 @@ static void answer_put_off(struct io_thread *thread) {
   services->answer_put_off(services->api, &thread->put_off);
 }
 
-/* Whether its answer may be put off: only where others have come, too. */
+/* Whether its answer may be put off: only where others are likely to have come, too.
+ * Requests that a thread reads without a rest between them are a run; with so and
+ * so many clients that wait for their answers, one run is as long as the last. */
 static bool has_company(const struct request *request) {
-  const struct io_thread *thread = request->thread;
-  return thread->put_off || request->view.began - thread->answered < NO_REST_SECONDS;
+  struct io_thread *thread = request->thread;
+  if (request->view.began - thread->busy > NO_REST_SECONDS) {
+    thread->last_run = thread->run;
+    thread->run = 0;
+  }
+  thread->busy = request->view.began;
+  thread->run++;
+  return thread->put_off || thread->run >= COMPANY || thread->last_run >= COMPANY;
 }
 
 static enum MHD_Result run(struct request *request) {
@@ -580,7 +590,7 @@ void request_end(void *context, struct MHD_Connection *mhd, void **slot,
   bool complete = why == MHD_REQUEST_TERMINATED_COMPLETED_OK;
   if (request->counted) {
     double seconds = seconds_since(&request->began);
-    thread->answered = request->view.began + seconds;
+    thread->busy = request->view.began + seconds;
     count_request(request, seconds);
     log_request(request, complete, seconds);
     connections_request_ended(server->connections, request->connection,

@@ -12,10 +12,12 @@
 struct io_thread {
   struct http_server *server;
   struct MHD_Daemon *daemon;
-  void *put_off;   /* see http_request.put_off */
+  void *put_off;         /* see http_request.put_off */
   struct request *spare; /* ended ones, to be used again */
   unsigned spare_count;
-  double answered; /* when the last reply of a request was out, as http_request.began */
+  double busy;       /* when it last had to do with a request, as http_request.began */
+  unsigned run;      /* requests in the present run: see has_company() in request.c */
+  unsigned last_run; /* in the one before */
 };
 
 struct http_server {
