@@ -66,7 +66,7 @@ struct http_stream {
 struct http_reply {
   int status;                /* 200 to begin with */
   const char *content_type;  /* static text; NULL where there is no body */
-  struct buffer body;        /* taken over by the http side */
+  struct buffer body;        /* empty, but may have memory already; taken over by the http side */
   struct http_stream stream; /* read != NULL: the body, in place of `body`; taken over as well */
   char etag[32];             /* "" or with its quotes */
   char location[192];        /* "" or a path */

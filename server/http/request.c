@@ -80,10 +80,10 @@
 #define HANDOVER_SECONDS 40e-6
 #define SECONDS_PER_BYTE 2e-9
 
-/* A thread that had to do with another request such a short time before has had no
- * rest: it went on with what had come meanwhile. So many such requests in a row
- * are worth answering together. */
-#define NO_REST_SECONDS 10e-6
+/* A thread has had no rest where it began with another request so short a time
+ * before: one that is run on it takes less. So many requests in such a run are
+ * worth answering together; fewer cost more rounds than they save. */
+#define NO_REST_SECONDS 50e-6
 #define COMPANY         3
 
 enum state { NEW, COLLECTING, REFUSED, COMPUTING, PUT_OFF, ANSWERED, SENT };
@@ -493,11 +493,13 @@ static void answer_put_off(struct io_thread *thread) {
 }
 
 /* Whether its answer may be put off: only where others are likely to have come, too.
- * Requests that a thread reads without a rest between them are a run; with so and
- * so many clients that wait for their answers, one run is as long as the last. */
+ * Requests of different connections that a thread reads without a rest are a run;
+ * clients that wait for their answers make one run as long as the last. */
 static bool has_company(const struct request *request) {
   struct io_thread *thread = request->thread;
-  if (request->view.began - thread->busy > NO_REST_SECONDS) {
+  const bool rested = request->view.began - thread->busy > NO_REST_SECONDS;
+  if (rested || request->connection == thread->first_of_run) {
+    thread->first_of_run = request->connection;
     thread->last_run = thread->run;
     thread->run = 0;
   }

@@ -15,9 +15,10 @@ struct io_thread {
   void *put_off;         /* see http_request.put_off */
   struct request *spare; /* ended ones, to be used again */
   unsigned spare_count;
-  double busy;       /* when it last had to do with a request, as http_request.began */
-  unsigned run;      /* requests in the present run: see has_company() in request.c */
-  unsigned last_run; /* in the one before */
+  /* See has_company() in request.c. */
+  double busy;                           /* when a request last began or ended */
+  const struct connection *first_of_run; /* never looked into */
+  unsigned run, last_run;                /* requests in the present run, in the one before */
 };
 
 struct http_server {

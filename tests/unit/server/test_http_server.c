@@ -45,7 +45,7 @@ static void say_nothing(void *api, const struct http_request *request, struct ht
 static void outgrow(void *api, const struct http_request *request, struct http_reply *reply) {
   (void)api;
   (void)request;
-  buffer_init(&reply->body, 4);
+  reply->body.limit = 4;
   reply->content_type = "text/plain";
   buffer_puts(&reply->body, "12345");
 }
