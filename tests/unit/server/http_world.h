@@ -64,10 +64,11 @@ static inline bool ready(void *context) {
   return !world->unready;
 }
 
-/* The limits that a suite may want otherwise. */
+/* What a suite may want otherwise. */
 struct world_limits {
   size_t max_body_bytes;
   unsigned body_timeout_seconds;
+  void (*answer_put_off)(void *api, void **put_off);
 };
 
 static inline struct world *start_world_of(const struct http_route *routes,
@@ -89,6 +90,7 @@ static inline struct world *start_world_of(const struct http_route *routes,
                                          .api = world,
                                          .submit = submit,
                                          .submit_context = world,
+                                         .answer_put_off = limits->answer_put_off,
                                          .ready = ready,
                                          .ready_context = world,
                                          .metrics = world->metrics};

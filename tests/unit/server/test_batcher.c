@@ -1,6 +1,6 @@
 /* The batcher: questions that wait together are computed together, with the
  * same answers to the last bit, and each keeps its own fate: a deadline, a
- * client that left, an answer beyond float32. */
+ * client that left, an answer beyond float32. So are those that were put off. */
 #include "engine/batcher.h"
 
 #include <math.h>
@@ -229,5 +229,82 @@ START_TEST(test_answer_here) {
 }
 END_TEST
 
-UNIT_MAIN("batcher", test_together_as_alone, test_unlike_stay_apart, test_each_its_own_fate,
-          test_one_fault_does_not_spoil_the_others, test_answer_here)
+/* Two kinds in turn, each of which is a batch. */
+START_TEST(test_put_off_as_alone) {
+  struct fixture fixture;
+  struct asker askers[ASKERS];
+  struct question *list = NULL;
+  attn_score *other;
+  set_up(&fixture, "dot", "softmax", 1);
+  ck_assert_int_eq(attn_score_create(&other, "gaussian", NULL, 0, NULL), ATTN_OK);
+  for (size_t i = 0; i < ASKERS; i++) {
+    prepare(&askers[i], &fixture, i);
+    if (i % 2) askers[i].question.request.score = other;
+    batcher_put_off(fixture.batcher, &list, &askers[i].question);
+  }
+  ck_assert_int_eq(atomic_load(&fixture.done), 0);
+  batcher_answer_put_off(fixture.batcher, &list);
+  ck_assert_ptr_null(list);
+  ck_assert_int_eq(atomic_load(&fixture.done), ASKERS);
+  for (size_t i = 0; i < ASKERS; i++) {
+    ck_assert_int_eq(askers[i].question.status, ATTN_OK);
+    ck_assert_uint_eq(askers[i].question.companions, ASKERS / 2 - 1);
+    answer_alone(&askers[i]);
+    ck_assert_mem_eq(askers[i].alone, askers[i].output, sizeof askers[i].output);
+  }
+  batcher_answer_put_off(fixture.batcher, &list);
+  ck_assert_int_eq(atomic_load(&fixture.done), ASKERS);
+  tear_down(&fixture);
+  attn_score_free(other);
+}
+END_TEST
+
+START_TEST(test_put_off_each_its_own_fate) {
+  struct fixture fixture;
+  struct asker askers[ASKERS];
+  struct question *list = NULL;
+  set_up(&fixture, "dot", "none", 1e18f);
+  for (size_t i = 0; i < ASKERS; i++) {
+    prepare(&askers[i], &fixture, i);
+    batcher_put_off(fixture.batcher, &list, &askers[i].question);
+  }
+  for (size_t i = 0; i < DIM; i++)
+    askers[4].query[i] = 1e30f;
+  askers[7].question.deadline = seconds_now() - 1;
+  batcher_answer_put_off(fixture.batcher, &list);
+  ck_assert_int_eq(atomic_load(&fixture.done), ASKERS);
+  for (size_t i = 0; i < ASKERS; i++)
+    ck_assert_int_eq(askers[i].question.status, i == 4   ? ATTN_NOT_REPRESENTABLE
+                                                : i == 7 ? ATTN_CANCELLED
+                                                         : ATTN_OK);
+  ck_assert(askers[7].question.late);
+  tear_down(&fixture);
+}
+END_TEST
+
+/* So that the first one doesn't wait for any number of others. */
+START_TEST(test_put_off_not_for_ever) {
+  enum { MANY = 200 };
+  struct fixture fixture;
+  static struct asker askers[MANY];
+  struct question *list = NULL;
+  set_up(&fixture, "dot", "softmax", 1);
+  int answered = 0, least = MANY;
+  for (int i = 0; i < MANY; i++) {
+    prepare(&askers[i], &fixture, (uint64_t)i);
+    batcher_put_off(fixture.batcher, &list, &askers[i].question);
+    if (atomic_load(&fixture.done) == answered) continue;
+    answered = atomic_load(&fixture.done);
+    ck_assert_int_eq(answered, i + 1);
+    if (i < least) least = i;
+  }
+  ck_assert_int_lt(least, 64);
+  batcher_answer_put_off(fixture.batcher, &list);
+  ck_assert_int_eq(atomic_load(&fixture.done), MANY);
+  tear_down(&fixture);
+}
+END_TEST
+
+UNIT_MAIN("batcher", test_put_off_as_alone, test_put_off_each_its_own_fate,
+          test_put_off_not_for_ever, test_together_as_alone, test_unlike_stay_apart,
+          test_each_its_own_fate, test_one_fault_does_not_spoil_the_others, test_answer_here)

@@ -75,6 +75,27 @@ START_TEST(test_an_append_is_whole_or_not_at_all) {
 }
 END_TEST
 
+START_TEST(test_renewed_it_keeps_little_memory) {
+  struct buffer buffer;
+  buffer_init(&buffer, 20);
+  ck_assert(!buffer_append(&buffer, "123456789012345678901", 21));
+  ck_assert(buffer_puts(&buffer, "") == false);
+  buffer_renew(&buffer, 0, 1000);
+  ck_assert(buffer_puts(&buffer, "123456789012345678901"));
+  char *data = buffer.data;
+  buffer_renew(&buffer, 5, 1000);
+  ck_assert_ptr_eq(buffer.data, data);
+  ck_assert_uint_eq(buffer.length, 0);
+  ck_assert(!buffer_puts(&buffer, "123456"));
+  ck_assert_int_eq(buffer.status, BUFFER_FULL);
+  buffer_renew(&buffer, 0, buffer.capacity - 1);
+  ck_assert_ptr_null(buffer.data);
+  ck_assert_uint_eq(buffer.capacity, 0);
+  ck_assert(buffer_puts(&buffer, "123456"));
+  buffer_free(&buffer);
+}
+END_TEST
+
 START_TEST(test_printf_longer_than_the_room) {
   struct buffer buffer;
   buffer_init(&buffer, 0);
@@ -258,7 +279,7 @@ START_TEST(test_a_parser_reads_back_what_was_escaped) {
 END_TEST
 
 UNIT_MAIN("buffer", test_grows_and_keeps_bytes, test_limit_is_exact_and_failure_sticks,
-          test_an_append_is_whole_or_not_at_all, test_printf_longer_than_the_room,
-          test_reserve_and_advance, test_sizes_that_can_not_be,
+          test_an_append_is_whole_or_not_at_all, test_renewed_it_keeps_little_memory,
+          test_printf_longer_than_the_room, test_reserve_and_advance, test_sizes_that_can_not_be,
           test_utf8_step_knows_every_character, test_utf8_whole, test_escapes,
           test_replaces_what_is_not_utf8, test_a_parser_reads_back_what_was_escaped)
