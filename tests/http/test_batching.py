@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import harness
+import wire
 
 ROWS = 12_000
 BATCHED = "attentiond_batched_requests_total"
@@ -140,3 +141,70 @@ def test_replace_and_delete_while_waiting(single):
             continue
         assert reply.status == 200
         assert reply.json["outputs"] == [[{versions[0]: 4, versions[1]: 9}[reply.json["version"]]]]
+
+
+# ---- Small requests, answered where they are read ----
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    """Memories whose queries take microseconds; one thread that reads them all."""
+    daemon = harness.Daemon(tmp_path_factory.mktemp("small"), ["--io-threads", 1])
+    generator = np.random.default_rng(62)
+    rows = (generator.integers(-256, 256, (300, 8)) / 128).tolist()
+    assert daemon.put("/v1/memories/m", {"keys": rows, "values": rows, "score": "dot"}).status == 201
+    assert daemon.put("/v1/memories/n", {"keys": rows[:20], "values": rows[:20]}).status == 201
+    yield daemon
+    daemon.assert_healthy_end()
+
+
+def attend(body, name="m"):
+    return wire.post(f"/v1/memories/{name}/attend", body)
+
+
+def test_a_crowd_of_small_requests_is_answered_alike(small):
+    """Of all kinds and on connections of their own, again and again, until many
+    were computed in company; each gets what it gets alone."""
+    requests = [attend({"queries": queries(400 + i, 1 + i % 2), "weights": "none"}) for i in range(12)]
+    requests += [attend({"queries": queries(420 + i, 1), "weights": "none"}, "n") for i in range(4)]
+    requests += [attend({"queries": queries(430 + i, 1), "weights": {"top": 3}}) for i in range(4)]
+    requests += [attend({"queries": queries(440, 1), "weights": "none", "score": {"type": "gaussian", "sigma": 2}}),
+                 attend({"queries": queries(441, 1), "weights": "full"}),
+                 attend({"queries": [[3e38] * 8], "weights": "none", "normalization": "none"}),
+                 attend({"queries": [[1, 2]], "weights": "none"}),
+                 attend({"queries": [[1]]}, "absent"),
+                 wire.request(b"GET /healthz HTTP/1.1")]
+    wires = [wire.Wire(small) for _ in requests]
+    wanted = [each.ask(request) for each, request in zip(wires, requests)]
+    assert [reply.status for reply in wanted] == [200] * 22 + [422, 422, 404, 200]
+    before = small.metric(BATCHED)
+
+    def crowd():
+        for each, request in zip(wires, requests):
+            each.send(request)
+        for each, alone in zip(wires, wanted):
+            reply = each.reply()
+            assert (reply.status, reply.body) == (alone.status, alone.body)
+        return small.metric(BATCHED) - before >= 100
+
+    harness.wait_until(crowd, 60, "requests that are computed together")
+    for each in wires:
+        each.close()
+
+
+def test_clients_that_leave_a_crowd(small):
+    """Those that stay are served, and nothing is left under way."""
+    request = attend({"queries": queries(500, 1), "weights": "none"})
+    with wire.Wire(small) as alone:
+        wanted = alone.ask(request).body
+    for _ in range(50):
+        wires = [wire.Wire(small) for _ in range(12)]
+        for i, each in enumerate(wires):
+            each.send(request)
+            if i % 3 == 0:
+                each.reset()
+        for i, each in enumerate(wires):
+            if i % 3:
+                reply = each.reply()
+                assert (reply.status, reply.body) == (200, wanted)
+                each.close()
+    harness.wait_until(lambda: small.metric("attentiond_requests_in_flight") <= 1, 10, "the end of all")
