@@ -39,7 +39,7 @@
 #include "base/clock.h"
 
 /* Put off at the most: each takes microseconds, and the first one waits for all. */
-enum { BATCH_QUERIES = 256, MOST_PUT_OFF = 32 };
+enum { BATCH_QUERIES = 256, MOST_PUT_OFF = 32, SMALLEST_TRAY = 4096 };
 
 struct batcher {
   struct workers *workers;
@@ -94,18 +94,20 @@ static void compute_alone(struct batcher *batcher, struct question *question,
   finish(question, status, end);
 }
 
-/* The room for a batch's queries and answers, side by side. */
+/* The room for a batch's queries and answers, side by side. It is lent by the pool:
+ * to have malloc() look for some kilobytes makes it tidy up, and forget the small
+ * pieces that the next requests will want. */
 struct tray {
-  float *queries, *outputs;
+  const attn_pool *pool;
+  void *room;
+  size_t bytes;
   attn_weight *largest;
   size_t *largest_count;
+  float *queries, *outputs;
 };
 
-static void tray_free(struct tray *tray) {
-  free(tray->queries);
-  free(tray->outputs);
-  free(tray->largest);
-  free(tray->largest_count);
+static void tray_free(const struct tray *tray) {
+  if (tray->room) tray->pool->take_back(tray->pool->context, tray->room, tray->bytes);
 }
 
 static size_t room_of(const struct question *question) {
@@ -113,19 +115,26 @@ static size_t room_of(const struct question *question) {
   return question->request.top < rows ? question->request.top : rows;
 }
 
-/* Sizes are those of the questions' own matrices added up, which exist. */
-static bool tray_create(struct tray *tray, const struct question *like, size_t count) {
-  const size_t value_dim = attn_snapshot_value_dim(like->snapshot);
-  *tray = (struct tray){
-      .queries = malloc(count * like->request.query_dim * sizeof(float)),
-      .outputs = malloc(count * value_dim * sizeof(float)),
-  };
-  if (like->request.weights_mode == ATTN_WEIGHTS_TOP) {
-    tray->largest = malloc(count * room_of(like) * sizeof(attn_weight));
-    tray->largest_count = malloc(count * sizeof(size_t));
-    if (!tray->largest || !tray->largest_count) return false;
-  }
-  return tray->queries && tray->outputs;
+/* Sizes are those of the questions' own matrices added up, which exist. The strictest
+ * alignment comes first. */
+static bool tray_create(struct tray *tray, const attn_pool *pool, const struct question *like,
+                        size_t count) {
+  const bool top = like->request.weights_mode == ATTN_WEIGHTS_TOP;
+  const size_t largest = top ? count * room_of(like) : 0, lists = top ? count : 0;
+  const size_t queries = count * like->request.query_dim;
+  const size_t outputs = count * attn_snapshot_value_dim(like->snapshot);
+  const size_t needed = largest * sizeof *tray->largest + lists * sizeof *tray->largest_count +
+                        (queries + outputs) * sizeof *tray->queries;
+  *tray = (struct tray){.pool = pool, .bytes = SMALLEST_TRAY};
+  while (tray->bytes < needed)
+    tray->bytes *= 2;
+  tray->room = pool->lend(pool->context, tray->bytes);
+  if (!tray->room) return false;
+  tray->largest = tray->room;
+  tray->largest_count = (size_t *)(tray->largest + largest);
+  tray->queries = (float *)(tray->largest_count + lists);
+  tray->outputs = tray->queries + queries;
+  return true;
 }
 
 static void tray_load(struct tray *tray, const struct question *first) {
@@ -155,7 +164,7 @@ static bool compute_together(struct batcher *batcher, struct question *first, si
                              size_t questions, const attn_pool *pool) {
   struct tray tray;
   bool answered = false;
-  if (!tray_create(&tray, first, count)) goto done;
+  if (!tray_create(&tray, pool, first, count)) goto done;
   tray_load(&tray, first);
   struct batch batch = {batcher, first, 0};
   for (const struct question *q = first; q; q = q->following)

@@ -48,7 +48,7 @@ static bool pattern_fits(const char *pattern, const char *path, struct segment *
     path++;
   }
   if (*pattern != PLACEHOLDER[0]) return *pattern == *path;
-  size_t length = strcspn(path, "/");
+  const size_t length = (size_t)(strchrnul(path, '/') - path);
   if (length == 0) return false;
   *name = (struct segment){path, length};
   return strcmp(pattern + PLACEHOLDER_LENGTH, path + length) == 0;
@@ -92,11 +92,13 @@ static void list_methods(const struct http_route *routes, size_t count, const ch
   }
 }
 
-/* The route of that pattern and method; `count` where the path lacks it. */
-static size_t find_method(const struct http_route *routes, size_t count, const char *pattern,
+/* The route of that method and of the pattern of the route `first`; `count` where the
+ * path lacks it. */
+static size_t find_method(const struct http_route *routes, size_t count, size_t first,
                           const char *method) {
-  size_t i = 0;
-  while (i < count && !(strcmp(routes[i].pattern, pattern) == 0 && method_fits(&routes[i], method)))
+  const char *pattern = routes[first].pattern;
+  size_t i = first; /* the first one that has the pattern */
+  while (i < count && !(method_fits(&routes[i], method) && strcmp(routes[i].pattern, pattern) == 0))
     i++;
   return i;
 }
@@ -112,7 +114,7 @@ bool router_find(const struct http_route *routes, size_t count, const char *meth
     return problem_set(problem, PROBLEM_NOT_FOUND, "", "there is nothing at %.400s", path);
 
   const char *pattern = routes[first].pattern;
-  match->index = find_method(routes, count, pattern, method);
+  match->index = find_method(routes, count, first, method);
   if (match->index == count) {
     list_methods(routes, count, pattern, match->allow, sizeof match->allow);
     return problem_set(problem, PROBLEM_METHOD_NOT_ALLOWED, "",
