@@ -100,14 +100,15 @@ struct request {
   struct head head;
   struct route_match match;
   struct http_request view; /* what the handler sees */
-  struct http_reply reply;
-  struct intake intake;    /* of the body */
   size_t dropped;          /* bytes of the body that were not kept */
   bool counted;            /* as under way */
   bool close;              /* the reply is the connection's last */
   bool timeout_set;        /* to RESUME_TIMEOUT */
   uint64_t received, sent; /* bytes of bodies */
   struct timespec began;
+  /* From here on a spare one keeps what it has. */
+  struct http_reply reply;
+  struct intake intake;      /* of the body */
   struct request *following; /* among the spare ones */
   size_t room;               /* for the target */
   char target[];             /* cut into path and query string */
@@ -174,8 +175,7 @@ static struct request *take_spare(struct io_thread *thread) {
   struct request *request = thread->spare;
   thread->spare = request->following;
   thread->spare_count--;
-  *request =
-      (struct request){.room = request->room, .reply = request->reply, .intake = request->intake};
+  memset(request, 0, offsetof(struct request, reply));
   return request;
 }
 
