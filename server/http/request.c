@@ -100,11 +100,11 @@ struct request {
   struct head head;
   struct route_match match;
   struct http_request view; /* what the handler sees */
-  size_t dropped;          /* bytes of the body that were not kept */
-  bool counted;            /* as under way */
-  bool close;              /* the reply is the connection's last */
-  bool timeout_set;        /* to RESUME_TIMEOUT */
-  uint64_t received, sent; /* bytes of bodies */
+  size_t dropped;           /* bytes of the body that were not kept */
+  bool counted;             /* as under way */
+  bool close;               /* the reply is the connection's last */
+  bool timeout_set;         /* to RESUME_TIMEOUT */
+  uint64_t received, sent;  /* bytes of bodies */
   struct timespec began;
   /* From here on a spare one keeps what it has. */
   struct http_reply reply;
