@@ -62,7 +62,7 @@ static void outgrow(void *api, const struct http_request *request, struct http_r
   (void)api;
   (void)request;
   open_stream(reply);
-  buffer_init(&reply->body, 1);
+  reply->body.limit = 1;
   buffer_puts(&reply->body, "12");
 }
 
