@@ -10,6 +10,10 @@
  * `Vary` says what they go by; they share one ETag, which names the version
  * and not the bytes.
  *
+ * A small body is sent from the memory it was written to, which serves for another
+ * reply once the request has ended: to hand it over would cost a malloc() and a free()
+ * for each.
+ *
  * A stream is read in blocks: libmicrohttpd asks for the next one when the one
  * before is out, so a reply of any size holds one block of memory. The stream
  * outlives the request, which libmicrohttpd ends before it frees the response;

@@ -465,6 +465,7 @@ static void compute(void *argument) {
 static enum MHD_Result hand_to_worker(struct request *request, double seconds) {
   const struct http_services *services = &request->server->services;
   struct connections *connections = request->server->connections;
+  /* What is run at once is over before the watchdog looks, and needs no phase for it. */
   if (!connections_enter(connections, request->connection, PHASE_COMPUTING, 0)) return MHD_NO;
   request->state = COMPUTING;
   MHD_set_connection_option(request->mhd, MHD_CONNECTION_OPTION_TIMEOUT, RESUME_TIMEOUT);
