@@ -44,8 +44,8 @@ static inline vec exp_vec(vec x) {
   p = p * r + 0x1.fffffcp-2f;
   p = p * r + 1.0f;
   p = p * r + 1.0f;
-  const ivec exponent = (ivec)shifted << 23; /* n is in the lowest bits; the others leave */
-  return kept_from(x, EXP_LEAST, (vec)((ivec)p + exponent));
+  const uvec exponent = (uvec)shifted << 23; /* n is in the lowest bits; the others leave */
+  return kept_from(x, EXP_LEAST, (vec)((uvec)p + exponent));
 }
 
 /* tanh x: (1-e)/(1+e) with e = exp(-2|x|), and close to 0, where 1-e loses its

@@ -23,6 +23,7 @@
 
 typedef float vec __attribute__((vector_size(LANES * 4)));
 typedef int32_t ivec __attribute__((vector_size(LANES * 4)));
+typedef uint32_t uvec __attribute__((vector_size(LANES * 4)));
 typedef float vec_unaligned __attribute__((vector_size(LANES * 4), aligned(4), may_alias));
 
 /* Vectors that a reduction has under way, so that it doesn't wait for itself. */
@@ -185,7 +186,6 @@ INLINE vec widen_int8(const void *from) {
   return (vec)vcvtq_f32_s32(vmovl_s16(vget_low_s16(halves)));
 }
 #else
-typedef uint32_t uvec __attribute__((vector_size(16)));
 typedef uint64_t pair __attribute__((vector_size(16)));
 typedef uint16_t halves __attribute__((vector_size(16)));
 typedef uint8_t bytes __attribute__((vector_size(16)));
