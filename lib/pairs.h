@@ -80,7 +80,7 @@ enum { MICRO = 2 };
 enum { FEW_QUERIES = MICRO / 2, FEW_PANELS = 2 * WIDE_PANELS };
 enum pair_op { PAIR_PRODUCT, PAIR_DISTANCE2 };
 
-/* A chunk of one panel or two, and all queries. */
+/* A chunk of some panels that are met together, and all queries. */
 struct meeting {
   const float *queries; /* `count`, dim apart */
   size_t count, dim;

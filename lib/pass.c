@@ -501,9 +501,9 @@ static attn_status prepare(struct pass *pass) {
     const struct norm_kind *kind = request->normalization->kind;
     const size_t top_k = request->normalization->top_k;
     const size_t most = kind->rule == RULE_HARDMAX ? 1 : top_k < plan->memory->rows ? top_k : 0;
-    pass->selections = calloc(pass->plan->parts * pass->count, sizeof *pass->selections);
+    pass->selections = calloc(plan->parts * pass->count, sizeof *pass->selections);
     if (!pass->selections) return ATTN_NO_MEMORY;
-    for (size_t i = 0; i < pass->plan->parts * pass->count; i++)
+    for (size_t i = 0; i < plan->parts * pass->count; i++)
       attn_selection_init(&pass->selections[i], most, kind->window,
                           plan->fast ? plan->margins[i % pass->count] : (struct attn_margin){0});
     if (!plan->fast) return ATTN_OK;
@@ -527,9 +527,9 @@ static attn_status prepare(struct pass *pass) {
         attn_room_take(plan->room, attn_size_times(pass->count, plan->tile_count), sizeof(double));
     if (!pass->fold_plan.anchors) return ATTN_NO_MEMORY;
   }
-  pass->folds = calloc(pass->plan->parts, sizeof *pass->folds);
+  pass->folds = calloc(plan->parts, sizeof *pass->folds);
   if (!pass->folds) return ATTN_NO_MEMORY;
-  for (size_t part = 0; part < pass->plan->parts && status == ATTN_OK; part++)
+  for (size_t part = 0; part < plan->parts && status == ATTN_OK; part++)
     status = attn_fold_create(&pass->folds[part], plan->room, &pass->fold_plan, pass->count);
   return status;
 }

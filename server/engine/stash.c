@@ -1,7 +1,8 @@
 /* Memory that goes from request to request.
  *
  * What attn_attend() needs while it computes is asked for in a few pieces, each a
- * power of two in size (lib/room.c). Those that come back are kept, the last one
+ * power of two in size (lib/room.c), and so is a batch's room (batcher.c), which
+ * may be smaller than the library's least piece. Those that come back are kept, the last one
  * on top because it is still in a cache, and lent again where exactly that size
  * is wanted: sizes are few, so the next request of the kind finds its own. All
  * that is kept is bounded; beyond it a piece goes back to the system.
