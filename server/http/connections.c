@@ -112,13 +112,25 @@ static void note_cut(const struct connection *connection, int64_t now, struct cu
   connection_peer(connection->mhd, note->peer, sizeof note->peer);
 }
 
+/* libmicrohttpd takes a read that did not fill its buffer for the last one until it is
+ * woken again, and so misses the client's end where that came with the data. To shut
+ * down the side that is closed anyway wakes it, and takes nothing from a request that
+ * it has read and is about to begin, which to end the connection here did. Where it
+ * was woken before that read, the next tick does so again. */
+static void show_end(const struct connection *connection) {
+  shutdown(connection->descriptor, SHUT_RD);
+}
+
 /* Ends what is late; describes the first ones. Under the mutex. */
 static size_t sweep(struct connections *connections, struct cut_note *notes) {
   int64_t now = deadline_now();
   size_t ended = 0;
   for (struct connection *c = connections->first; c; c = c->next) {
-    if (c->cut || !deadline_passed(&c->deadline, &connections->config.rules, c->descriptor, now))
+    if (c->cut) continue;
+    if (!deadline_passed(&c->deadline, &connections->config.rules, c->descriptor, now)) {
+      if (c->deadline.phase == PHASE_IDLE && c->deadline.half_closed) show_end(c);
       continue;
+    }
     if (c->deadline.phase != PHASE_IDLE) {
       if (ended < MOST_LOGGED) note_cut(c, now, &notes[ended]);
       ended++;

@@ -8,8 +8,7 @@
  *   body       body_timeout, and 1 s more for each 64 KiB that arrived
  *   computing  none: the server is at work, the client can not hurry it
  *   reply      body_timeout, and 1 s more for each 64 KiB the client took
- *   idle       idle_timeout until the first byte, then head_timeout; none
- *              where the client closed its side already
+ *   idle       idle_timeout until the first byte, then head_timeout
  *
  * So a body or a reply of any size passes at 64 KiB/s or more, and a client
  * that stands still is gone after little more than body_timeout. What bytes
@@ -78,11 +77,10 @@ static uint64_t bytes_passed(struct deadline *deadline, int descriptor) {
   return deadline->phase == PHASE_BODY ? info.tcpi_bytes_received : info.tcpi_bytes_acked;
 }
 
-static void first_look(struct deadline *deadline, int descriptor, int64_t now) {
+static void first_look(struct deadline *deadline, int descriptor) {
   deadline->looked = true;
   if (deadline->phase == PHASE_HEAD || deadline->phase == PHASE_COMPUTING) return;
   deadline->baseline = bytes_passed(deadline, descriptor);
-  if (deadline->phase == PHASE_IDLE && deadline->half_closed) deadline->due = now;
 }
 
 void deadline_enter(struct deadline *deadline, const struct deadline_rules *rules, enum phase phase,
@@ -104,9 +102,7 @@ void deadline_enter(struct deadline *deadline, const struct deadline_rules *rule
     deadline->due = NEVER;
     break;
   case PHASE_IDLE:
-    /* Requests that came before the client closed its side are in
-     * libmicrohttpd's buffer, and begin at once. */
-    deadline->due = deadline->half_closed ? now : now + rules->idle_ms;
+    deadline->due = now + rules->idle_ms;
     break;
   }
 }
@@ -141,7 +137,7 @@ static bool idle_is_over(struct deadline *deadline, const struct deadline_rules 
 
 bool deadline_passed(struct deadline *deadline, const struct deadline_rules *rules, int descriptor,
                      int64_t now) {
-  if (!deadline->looked) first_look(deadline, descriptor, now);
+  if (!deadline->looked) first_look(deadline, descriptor);
   if (now < deadline->due) return false;
   switch (deadline->phase) {
   case PHASE_BODY:

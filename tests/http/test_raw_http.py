@@ -410,10 +410,20 @@ def test_zero_length_is_no_body(daemon):
 
 
 def test_half_closed_client_is_answered(daemon):
+    """And then hung up on, long before its connection has idled for too long."""
     for data in (request(GET), wire.small(), wire.slow_to_compute()):
-        with Wire(daemon, timeout=60) as connection:
+        with Wire(daemon, timeout=20) as connection:
             connection.send(data).half_close()
             assert [reply.status for reply in connection.replies()] == [200]
+
+
+def test_half_closed_clients_get_all_their_answers(daemon):
+    """A watchdog that ended such connections would end some between two requests."""
+    def ask(_):
+        return wire.exchange(daemon, request(GET) * 20, half_close=True).count(b"HTTP/1.1 200")
+
+    with ThreadPoolExecutor(30) as pool:
+        assert set(pool.map(ask, range(300))) == {20}
 
 
 @pytest.mark.parametrize("where", ["request line", "head", "body", "chunk"])
