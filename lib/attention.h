@@ -287,6 +287,14 @@ ATTN_PUBLIC size_t attn_snapshot_bytes(const attn_snapshot *snapshot);
  * to nothing; SIZE_MAX where that is beyond what can be addressed. */
 ATTN_PUBLIC size_t attn_snapshot_bytes_of(const attn_snapshot *shape, size_t rows);
 
+/* Moves rows that are here to stay into huge pages, which makes large memories faster to
+ * read, where the system can (Linux since 6.1): from that block on (0: the first) about as
+ * many bytes. Returns the block to go on with, attn_snapshot_block_count() when all is
+ * done. Costs as much as copying the rows, or more; what was settled before, in this
+ * snapshot or another that shares it, costs nothing. By any thread while others
+ * read; no answer changes. */
+ATTN_PUBLIC size_t attn_snapshot_settle(const attn_snapshot *snapshot, size_t block, size_t bytes);
+
 /* Copies row `row` out as it was kept: key_dim and value_dim floats; either may
  * be NULL. */
 ATTN_PUBLIC attn_status attn_snapshot_get_row(const attn_snapshot *snapshot, size_t row, float *key,

@@ -82,6 +82,7 @@ struct attn_block *attn_block_create(const struct attn_block_shape *shape, size_
       .norms = (double *)(void *)(memory + at.norms),
   };
   atomic_init(&block->references, 1);
+  atomic_init(&block->settled, false);
   const size_t bytes = attn_dtype_bytes(shape->dtype), whole = rows / ATTN_PANEL * ATTN_PANEL;
   if (whole < rows)
     memset(memory + at.panels + whole * shape->key_dim * bytes, 0,

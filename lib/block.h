@@ -28,6 +28,7 @@ struct attn_block_shape {
  * blocks that it shares comes first, in one cache line. */
 struct attn_block {
   atomic_size_t references;
+  atomic_bool settled; /* it was asked to be in huge pages */
   size_t rows; /* >= 1 */
   struct attn_extent extent;
   struct attn_block_shape shape;

@@ -148,7 +148,8 @@ static bool start(struct daemon *daemon) {
                                         .metrics = api->metrics,
                                         .max_memories = (size_t)options->max_memories,
                                         .max_rows = api->max_rows,
-                                        .threads = threads};
+                                        .threads = threads,
+                                        .huge_pages = options->huge_pages};
   if (api->registry) api->writer = writer_create(&writing);
   if (!api->writer) store_close(store);
   api->workers = workers_create(threads, (size_t)options->max_queue);

@@ -28,6 +28,8 @@
   X(threads, INTEGER, "0", 0, 1024, "", "workers that compute; 0 takes one per core")              \
   X(kernels, CHOICE, "auto", 0, "auto|portable|avx2|avx512|neon", "",                              \
     "instruction set to compute with; auto takes the best")                                        \
+  X(huge_pages, BOOLEAN, "true", 0, 0, "",                                                         \
+    "move memories that stay into huge pages, where the system has them")                          \
   X(io_threads, INTEGER, "2", 1, 64, "", "threads that read and write sockets")                    \
   X(max_connections, INTEGER, "1024", 1, 100000, "", "connections served at once")                 \
   X(max_queue, INTEGER, "1024", 1, 1000000, "", "requests that may wait for a worker")             \

@@ -9,7 +9,8 @@
  *
  * What would hold others up is done in slices, one between two batches: storing
  * large new memories, some before they have come whole (arriving.c), folding
- * (staging.c), and sweeping away what folds, deletes and replacements leave behind.
+ * (staging.c), sweeping away what folds, deletes and replacements leave behind, and
+ * moving what stays into huge pages (settler.c).
  * Who writes little waits for a slice at the most, so slices are small while there
  * are others to wait. A backup is not done so: SQLite copies the store in one go, and
  * writes wait for it.
@@ -47,6 +48,7 @@
 #include "engine/copying.h"
 #include "engine/load.h"
 #include "engine/refusal.h"
+#include "engine/settler.h"
 #include "engine/staging.h"
 #include "engine/sweeper.h"
 #include "engine/tips.h"
@@ -86,6 +88,7 @@ struct writer {
   bool fold_failed;               /* the last one, which has been logged */
   bool failure_noted;             /* the store's */
   struct sweeper sweeper;
+  struct settler settler;
   double rest_until, busy_until; /* in clock_seconds() */
 };
 
@@ -137,6 +140,7 @@ static void publish(struct writer *writer, struct tip *tip) {
   struct registry *registry = writer->config.registry;
   struct memory *memory = tip->now.memory;
   if (memory == tip->published.memory) return;
+  settler_want(&writer->settler);
   if (memory)
     while (!registry_put(registry, memory_ref(memory))) {
       memory_free(memory);
@@ -423,8 +427,12 @@ static bool end_write(struct writer *writer, struct staging *staging, enum store
   return put;
 }
 
+static bool is_busy(const struct writer *writer) {
+  return clock_seconds() < writer->busy_until;
+}
+
 static size_t slice_bytes(const struct writer *writer) {
-  return clock_seconds() < writer->busy_until ? SMALL_SLICE : SLICE;
+  return is_busy(writer) ? SMALL_SLICE : SLICE;
 }
 
 /* One slice of the staging at the front. A fold can wait for the next start. */
@@ -500,6 +508,7 @@ static bool load_all(struct writer *writer, const struct loader *loader) {
     writer->memory_count++;
     atomic_store(&writer->loaded_memories, i + 1);
   }
+  if (count > 0) settler_want(&writer->settler);
   writer->floor = store_version_floor(store);
   const double seconds = clock_seconds() - began;
   const double bytes = (double)atomic_load(&writer->config.budget->used);
@@ -534,7 +543,8 @@ static int64_t idle_ms(void *context) {
   const struct writer *writer = context;
   const int64_t soonest = tips_soonest(writer->tips), now = clock_wall_ms();
   const double resting = writer->rest_until - clock_seconds();
-  const double sweep = 1000 * sweeper_wait(&writer->sweeper, false);
+  const double chore =
+      1000 * fmin(sweeper_wait(&writer->sweeper, false), settler_wait(&writer->settler));
   int64_t ms = INT64_MAX;
   if (writer->staging || is_arriving(writer)) return 0;
   if (soonest != NEVER_EXPIRES)
@@ -542,7 +552,7 @@ static int64_t idle_ms(void *context) {
   if (is_store_usable(writer) && writer->folds) ms = 0;
   if (resting > 0 && ms < INT64_MAX && (double)ms < 1000 * resting)
     ms = (int64_t)(1000 * resting) + 1;
-  return sweep < (double)ms ? (int64_t)ceil(sweep) : ms;
+  return chore < (double)ms ? (int64_t)ceil(chore) : ms;
 }
 
 static void do_chores(struct writer *writer, bool busy, bool end) {
@@ -554,6 +564,8 @@ static void do_chores(struct writer *writer, bool busy, bool end) {
     arrive(writer);
   else if (!end && sweeper_wait(&writer->sweeper, busy) <= 0)
     sweeper_run(&writer->sweeper, busy);
+  else if (!end && settler_wait(&writer->settler) <= 0)
+    settler_run(&writer->settler, is_busy(writer));
 }
 
 static void *run(void *context) {
@@ -596,6 +608,7 @@ struct writer *writer_create(const struct writer_config *config) {
   writer->config = *config;
   writer->last_fold = &writer->folds;
   writer->sweeper = (struct sweeper){.store = config->store, .garbage = true};
+  if (config->huge_pages) writer->settler.registry = config->registry;
   write_queue_init(&writer->queue);
   pthread_mutex_init(&writer->mutex, NULL);
   pthread_cond_init(&writer->loading_ended, NULL);

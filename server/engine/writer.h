@@ -79,6 +79,7 @@ struct writer_config {
   size_t max_memories, max_rows;
   size_t arriving_slice; /* bytes; 0: as usual. For tests */
   unsigned threads;      /* that loading may use beside the writer's own */
+  bool huge_pages;       /* for what stays */
 };
 
 struct writer;

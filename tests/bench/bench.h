@@ -72,6 +72,13 @@ struct bench {
 /* For how long to measure what deserves `seconds`. */
 double bench_seconds(const struct bench *bench, double seconds);
 
+/* What the machine can do. */
+struct ceilings;
+struct ceilings *ceilings_create(const struct bench *bench);
+void ceilings_free(struct ceilings *ceilings);
+void ceilings_measure(struct ceilings *ceilings); /* and reports */
+double ceilings_read(struct ceilings *ceilings);  /* bytes beyond the caches, once: how many */
+
 /* GB/s at which the workers together read memory beyond the caches, and a
  * working set of that size again and again. As measured last. */
 double ceiling_read(const struct report *report);
@@ -86,8 +93,7 @@ attn_snapshot *new_memory(size_t rows, size_t dim);
 double time_plain(const struct bench *bench, const attn_snapshot *memory, size_t batch,
                   double seconds);
 
-/* The parts, in the order of the table. library needs the ceilings' figures. */
-void bench_ceilings(const struct bench *bench);
+/* The parts, in the order of the table. */
 void bench_library(const struct bench *bench);
 void bench_dtypes(const struct bench *bench);
 void bench_number(const struct bench *bench);

@@ -1,6 +1,10 @@
 /* The machine's own limits, in the same run and with the same threads as what
  * is held against them: how fast all workers together read memory, multiply
- * matrices with OpenBLAS, and take exponentials. */
+ * matrices with OpenBLAS, and take exponentials.
+ *
+ * On a shared machine they move by half within seconds, the bandwidth most of all. So
+ * they are measured anew before each memory, and reading can be called by itself, to be
+ * timed in turn with a case that is bound by it. */
 #include <cblas.h>
 #include <stdlib.h>
 #include <string.h>
@@ -28,6 +32,7 @@ static const struct read_set {
 enum { READ_SETS = sizeof read_sets / sizeof *read_sets };
 
 struct ceilings {
+  const struct bench *bench;
   const attn_pool *pool;
   float *data;         /* READ_FLOATS, of which the first ... */
   size_t read_floats;  /* ... are shared out among the workers and read ... */
@@ -93,22 +98,23 @@ static void run_slices(void *context) {
   pool->run(pool->context, pool->workers, run->slice, run->ceilings);
 }
 
-static double seconds_of(const struct bench *bench, struct ceilings *ceilings,
-                         void (*slice)(void *, size_t)) {
+static double seconds_of(struct ceilings *ceilings, void (*slice)(void *, size_t)) {
   struct ceiling_run run = {ceilings, slice};
-  return time_median(run_slices, &run, bench_seconds(bench, 0.4));
+  return time_median(run_slices, &run, bench_seconds(ceilings->bench, 0.4));
 }
 
-static void measure_reads(const struct bench *bench, struct ceilings *ceilings) {
-  for (size_t i = 0; i < READ_SETS; i++) {
-    ceilings->read_floats = read_sets[i].floats;
-    const bool cached = read_sets[i].floats < CACHED_FLOATS;
-    ceilings->read_repeats = cached ? CACHED_FLOATS / read_sets[i].floats : 1;
-    const double floats = (double)ceilings->read_floats * (double)ceilings->read_repeats;
-    const double seconds = seconds_of(bench, ceilings, read_slice);
-    report_line(bench->report, read_sets[i].name, read_sets[i].inputs,
-                floats * sizeof(float) / seconds / 1e9, "GB/s");
-  }
+static double set_read(struct ceilings *ceilings, const struct read_set *set) {
+  const bool cached = set->floats < CACHED_FLOATS;
+  ceilings->read_floats = set->floats;
+  ceilings->read_repeats = cached ? CACHED_FLOATS / set->floats : 1;
+  return (double)set->floats * (double)ceilings->read_repeats * sizeof(float);
+}
+
+double ceilings_read(struct ceilings *ceilings) {
+  const double bytes = set_read(ceilings, &read_sets[READ_SETS - 1]);
+  struct ceiling_run run = {ceilings, read_slice};
+  run_slices(&run);
+  return bytes;
 }
 
 double ceiling_read(const struct report *report) {
@@ -122,27 +128,40 @@ double ceiling_cached_read(const struct report *report, double bytes) {
   return report_get(report, read_sets[i].name);
 }
 
-void bench_ceilings(const struct bench *bench) {
-  struct report *report = bench->report;
-  const attn_pool *pool = bench->pool;
-  const double workers = pool->workers;
-  const size_t square = (size_t)GEMM_SIZE * GEMM_SIZE;
-  struct ceilings ceilings = {.pool = pool,
-                              .data = new_normal(READ_FLOATS, 1),
-                              .a = new_normal(square, 2),
-                              .b = new_normal(square, 3),
-                              .c = must_alloc(square * pool->workers * sizeof(float)),
-                              .sums = calloc(pool->workers, sizeof(double))};
+struct ceilings *ceilings_create(const struct bench *bench) {
+  const size_t square = (size_t)GEMM_SIZE * GEMM_SIZE, workers = bench->pool->workers;
+  struct ceilings *ceilings = must_alloc(sizeof *ceilings);
+  *ceilings = (struct ceilings){.bench = bench,
+                                .pool = bench->pool,
+                                .data = new_normal(READ_FLOATS, 1),
+                                .a = new_normal(square, 2),
+                                .b = new_normal(square, 3),
+                                .c = must_alloc(square * workers * sizeof(float)),
+                                .sums = must_alloc(workers * sizeof(double))};
+  memset(ceilings->sums, 0, workers * sizeof(double));
+  return ceilings;
+}
+
+void ceilings_free(struct ceilings *ceilings) {
+  free(ceilings->data);
+  free(ceilings->a);
+  free(ceilings->b);
+  free(ceilings->c);
+  free(ceilings->sums);
+  free(ceilings);
+}
+
+void ceilings_measure(struct ceilings *ceilings) {
+  struct report *report = ceilings->bench->report;
+  const double workers = ceilings->pool->workers;
   const double cube = (double)GEMM_SIZE * GEMM_SIZE * GEMM_SIZE;
-  measure_reads(bench, &ceilings);
+  for (size_t i = 0; i < READ_SETS; i++) {
+    const double bytes = set_read(ceilings, &read_sets[i]);
+    report_line(report, read_sets[i].name, read_sets[i].inputs,
+                bytes / seconds_of(ceilings, read_slice) / 1e9, "GB/s");
+  }
   report_line(report, "ceiling_sgemm", "2048 x 2048 x 2048 per worker",
-              2 * cube * workers / seconds_of(bench, &ceilings, gemm_slice) / 1e9, "GFlop/s");
+              2 * cube * workers / seconds_of(ceilings, gemm_slice) / 1e9, "GFlop/s");
   report_line(report, "ceiling_exp", "rows of 512",
-              workers * EXP_FLOATS * EXP_ROUNDS / seconds_of(bench, &ceilings, exp_slice) / 1e9,
-              "Gexp/s");
-  free(ceilings.data);
-  free(ceilings.a);
-  free(ceilings.b);
-  free(ceilings.c);
-  free(ceilings.sums);
+              workers * EXP_FLOATS * EXP_ROUNDS / seconds_of(ceilings, exp_slice) / 1e9, "Gexp/s");
 }

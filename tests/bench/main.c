@@ -18,9 +18,12 @@
 static const struct part {
   const char *name;
   void (*run)(const struct bench *bench);
-} parts[] = {{"ceilings", bench_ceilings}, {"library", bench_library}, {"dtypes", bench_dtypes},
-             {"number", bench_number},     {"http", bench_http},       {"store", bench_store}};
-enum { CEILINGS, LIBRARY, DTYPES, NUMBER, HTTP, STORE, PART_COUNT };
+} parts[] = {{"library", bench_library},
+             {"dtypes", bench_dtypes},
+             {"number", bench_number},
+             {"http", bench_http},
+             {"store", bench_store}};
+enum { LIBRARY, DTYPES, NUMBER, HTTP, STORE, PART_COUNT };
 
 struct settings {
   const char *report_path;
@@ -97,7 +100,6 @@ static bool want_parts(struct settings *settings, char *names) {
   char *rest = NULL;
   for (char *name = strtok_r(names, ",", &rest); name; name = strtok_r(NULL, ",", &rest))
     if (!want_part(settings, name)) return false;
-  if (settings->wanted[LIBRARY]) settings->wanted[CEILINGS] = true; /* its floors' terms */
   return true;
 }
 
@@ -135,11 +137,10 @@ int main(int argc, char **argv) {
   for (size_t i = 0; i < PART_COUNT; i++)
     settings.wanted[i] = true;
   if (!read_settings(&settings, argc, argv)) {
-    fprintf(
-        stderr,
-        "usage: %s REPORT.json [--threads N] [--part ceilings,library,dtypes,number,http,store]\n"
-        "       [--quick] [--daemon PROGRAM] [--bare-server PROGRAM]\n",
-        argv[0]);
+    fprintf(stderr,
+            "usage: %s REPORT.json [--threads N] [--part library,dtypes,number,http,store]\n"
+            "       [--quick] [--daemon PROGRAM] [--bare-server PROGRAM]\n",
+            argv[0]);
     return 2;
   }
   attn_init();

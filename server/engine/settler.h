@@ -1,0 +1,25 @@
+/* When the rows of memories that stay are moved into huge pages. */
+#ifndef ENGINE_SETTLER_H
+#define ENGINE_SETTLER_H
+
+#include "engine/registry.h"
+
+/* The writer's thread's alone. Zeroed but for `registry` there is nothing to do. */
+struct settler {
+  struct registry *registry; /* NULL: there never is */
+  bool wanted;               /* since the last round began */
+  bool going;                /* a round, which is at that block of that memory */
+  size_t memory, block;
+  double due; /* of the next step, in clock_seconds() */
+};
+
+/* There are rows that were not there before. */
+void settler_want(struct settler *settler);
+
+/* Seconds until a step is due, 0 where it is; INFINITY where there is none. */
+double settler_wait(const struct settler *settler);
+
+/* A step, a small one where somebody writes, who would wait for it. */
+void settler_run(struct settler *settler, bool busy);
+
+#endif
