@@ -29,7 +29,7 @@ struct attn_block_shape {
 struct attn_block {
   atomic_size_t references;
   atomic_bool settled; /* it was asked to be in huge pages */
-  size_t rows; /* >= 1 */
+  size_t rows;         /* >= 1 */
   struct attn_extent extent;
   struct attn_block_shape shape;
   void *panels;                     /* of the keys */
