@@ -115,6 +115,14 @@ INLINE vec kept_from(vec x, float bound, vec v) {
 }
 #endif
 
+#if LANES == 16
+/* Of 32 numbers those that the lowest bits of the lanes name. */
+INLINE uvec choose(const uint32_t numbers[32], uvec which) {
+  const __m512i low = _mm512_loadu_si512(numbers), high = _mm512_loadu_si512(numbers + 16);
+  return (uvec)_mm512_permutex2var_epi32(low, (__m512i)which, high);
+}
+#endif
+
 /* ---- All lanes into one, in the same order whatever there is in them ---- */
 
 #define LANE(i, by) (((i) + (by)) % LANES)

@@ -1,17 +1,17 @@
 /* One pass: scores tile by tile, folded or selected from, merged, finished.
  *
- * The work is cut into parts (runs of tiles) and, where there are fewer tiles
- * than workers, groups (runs of queries). A task is one part for one group; it
- * owns its slice of its part's states, so tasks share nothing that is written
- * but `status`. When all are done the parts are merged in order of rows: the
- * answer may depend on how many workers there are (by less than a unit in the
- * last place, mostly), never on which was faster or on what else was asked in
- * the same batch.
+ * The rows are cut into parts; a worker begins with one of them. Queries go through a
+ * part in steps, a run of tiles at a time, and workers take turns at that (turns.h); so
+ * they share nothing that is written but `status` and whose turn it is. When all are
+ * done the parts are merged in order of rows: the answer may depend on how many
+ * workers there are (by less than a unit in the last place, mostly), never on which was
+ * faster or on what else was asked in the same batch.
  *
- * Where there is one part, the task that has its tiles finishes its queries too.
+ * Where there is one part, whoever takes a step through its last tiles finishes its
+ * queries too.
  *
- * Cutting finer than workers and letting them steal was rejected for now: each
- * part costs a state of queries x value_dim. */
+ * Cutting the rows finer than workers was rejected: each part costs a state of queries x
+ * value_dim. */
 #include "pass.h"
 
 #include <math.h>
@@ -19,12 +19,17 @@
 #include <string.h>
 
 #include "pool.h"
+#include "turns.h"
 
 /* Queries that meet a tile together: enough to fill the registers several times,
  * few enough for them, their scores and their products to stay in the cache beside
  * the tile. 64 were measured to be slower by up to 5 % where rows are wide, 16 as
  * fast. */
 enum { STEP_QUERIES = 32, STEP_FLOATS = 1 << 16 };
+
+/* Where workers share a part from the start there are so many steps for each, unless
+ * those would have fewer queries than that: so that all end together. */
+enum { STEPS_EACH = 2, STEP_LEAST = 16 };
 
 /* Tiles of wide rows are met in runs, of so many rows if they fit so many tiles. */
 enum { RUN_ROWS = 512, RUN_TILES = 8 };
@@ -44,7 +49,8 @@ struct pass {
   struct attn_scorer judge; /* float64, for candidates that float32 has found */
   const struct attn_queries *queries;
   struct attn_fold_plan fold_plan;
-  size_t count, groups, step, run;   /* step: queries; run: tiles */
+  size_t count, tasks, step, run;    /* step: queries; run: tiles */
+  struct attn_turns *turns;          /* parts */
   double limit;                      /* of exponents, for float32 */
   struct attn_fold *folds;           /* parts */
   struct attn_selection *selections; /* parts x count */
@@ -78,6 +84,10 @@ static size_t larger(size_t a, size_t b) {
   return a > b ? a : b;
 }
 
+static size_t divided_up(size_t a, size_t b) {
+  return (a + b - 1) / b;
+}
+
 static bool is_small(const attn_snapshot *memory) {
   const double numbers = (double)memory->rows * (double)(memory->key_dim + memory->value_dim);
   return numbers * (double)attn_dtype_bytes(memory->dtype) <= SMALL_MEMORY;
@@ -104,11 +114,17 @@ size_t attn_pass_parts(const attn_snapshot *memory, const attn_pool *pool) {
 static void choose_cuts(struct pass *pass) {
   const attn_snapshot *memory = pass->plan->memory;
   const size_t workers = workers_of(pass->plan->pool);
-  const double tasks = worth(memory) * (double)pass->count;
+  const size_t parts = pass->plan->parts, count = pass->count;
+  const double tasks = worth(memory) * (double)count;
   const size_t wanted = tasks < (double)workers ? larger((size_t)tasks, 1) : workers;
-  pass->groups = smaller(larger(wanted / pass->plan->parts, 1), pass->count);
+  const size_t each = smaller(divided_up(wanted, parts), count); /* workers of a part */
   const size_t wide = larger(memory->tile_rows, memory->value_dim);
-  pass->step = smaller(smaller(STEP_QUERIES, pass->count), larger(STEP_FLOATS / wide, 1));
+  pass->tasks = larger(wanted, parts);
+  pass->step = smaller(smaller(STEP_QUERIES, count), larger(STEP_FLOATS / wide, 1));
+  if (each > 1) {
+    const size_t even = larger(divided_up(count, STEPS_EACH * each), STEP_LEAST);
+    pass->step = smaller(pass->step, smaller(even, divided_up(count, each)));
+  }
   /* entering a tile may be work, which is not to be done for each step */
   const bool enters = !pass->plan->fast || pass->scorer.score->kind->base == BASE_ADDITIVE;
   pass->run = !enters ? smaller(larger(RUN_ROWS / memory->tile_rows, 1), RUN_TILES) : 1;
@@ -135,6 +151,7 @@ struct desk {
   struct attn_scratch scratch;
   float *scores, *product;
   double *wide_scores, *wide_values;
+  const struct attn_tile *entered; /* the last one that was met */
 };
 
 static attn_status desk_make(struct desk *desk, const struct pass *pass) {
@@ -188,8 +205,7 @@ static struct attn_ahead values_ahead(const struct attn_tile *tile, const attn_s
 /* A step of queries meets a tile, within a run. */
 struct meeting {
   size_t part, tile, first, count;
-  size_t following;   /* the tile that is met next; the same one: this one again */
-  bool enters;        /* another tile was met before */
+  size_t following;   /* the tile that is met next, probably; the same one: this one again */
   bool opens, closes; /* the run, for these queries */
 };
 
@@ -206,7 +222,8 @@ static attn_status meet_tile(struct pass *pass, struct desk *desk, const struct 
                                     .opens = now->opens,
                                     .closes = now->closes};
   desk->scratch.ahead = (struct attn_ahead){0};
-  if (now->enters) {
+  if (desk->entered != tile) {
+    desk->entered = tile;
     attn_scorer_enter_tile(&pass->scorer, tile, &desk->scratch);
     if (!plan->fast && !select)
       pass->scorer.kernels->widen_values(desk->wide_values, &tile->values, tile->rows,
@@ -234,52 +251,6 @@ static attn_status meet_tile(struct pass *pass, struct desk *desk, const struct 
 
 static bool is_cancelled(const attn_request *request) {
   return request->cancelled && request->cancelled(request->cancel_context);
-}
-
-/* What a task works through: queries from `first` to `end` and tiles up to
- * `last`, for a part. */
-struct share {
-  size_t part, first, end, last;
-};
-
-/* All queries of the share and the tiles from `from` to `end`. */
-static attn_status meet_run(struct pass *pass, struct desk *desk, const struct share *share,
-                            size_t from, size_t end) {
-  const attn_pool *pool = pass->plan->pool;
-  attn_status status = ATTN_OK;
-  for (size_t q = share->first; q < share->end; q += pass->step)
-    for (size_t t = from; t < end; t++) {
-      const bool closes = t + 1 == end;
-      size_t following = t + 1;
-      if (closes && q + pass->step < share->end) following = from;
-      if (following == share->last) following = t;
-      const struct meeting now = {.part = share->part,
-                                  .tile = t,
-                                  .first = q,
-                                  .count = smaller(pass->step, share->end - q),
-                                  .following = following,
-                                  .enters = q == share->first || end - from > 1,
-                                  .opens = t == from,
-                                  .closes = closes};
-      if (pool && pool->pause) pool->pause(pool->context);
-      if (is_cancelled(pass->plan->request)) return ATTN_CANCELLED;
-      if (status_of(pass) != ATTN_OK) return ATTN_OK;
-      status = meet_tile(pass, desk, &now);
-      if (status != ATTN_OK) return status;
-    }
-  return status;
-}
-
-static attn_status meet_part(struct pass *pass, struct desk *desk, size_t part, size_t first,
-                             size_t end) {
-  const struct share share = {
-      .part = part, .first = first, .end = end, .last = part_begins(pass->plan, part + 1)};
-  attn_status status = ATTN_OK;
-  if (pass->folds) attn_fold_begin(&pass->folds[part], &pass->fold_plan, first, end);
-  for (size_t t = part_begins(pass->plan, part);
-       t < share.last && status == ATTN_OK && status_of(pass) == ATTN_OK; t += pass->run)
-    status = meet_run(pass, desk, &share, t, smaller(t + pass->run, share.last));
-  return status;
 }
 
 /* ---- Finishing ---- */
@@ -438,19 +409,64 @@ static void finish_task(void *argument, size_t index) {
                  attn_cut(pass->count, ATTN_SLICES, index + 1));
 }
 
+/* ---- Turns ---- */
+
+/* The queries of a turn and its tiles. */
+static attn_status meet_run(struct pass *pass, struct desk *desk, size_t part,
+                            const struct attn_turn *turn) {
+  const attn_pool *pool = pass->plan->pool;
+  const size_t begin = part_begins(pass->plan, part), last = part_begins(pass->plan, part + 1);
+  const size_t from = begin + turn->run * pass->run, end = smaller(from + pass->run, last);
+  const size_t first = turn->step * pass->step;
+  const bool ends = first + pass->step >= pass->count; /* the next turn is in the next run */
+  attn_status status = ATTN_OK;
+  for (size_t t = from; t < end && status == ATTN_OK; t++) {
+    const bool closes = t + 1 == end;
+    const size_t following = closes && !ends ? from : t + 1;
+    const struct meeting now = {.part = part,
+                                .tile = t,
+                                .first = first,
+                                .count = smaller(pass->step, pass->count - first),
+                                .following = following == last ? t : following,
+                                .opens = t == from,
+                                .closes = closes};
+    if (pool && pool->pause) pool->pause(pool->context);
+    if (is_cancelled(pass->plan->request)) return ATTN_CANCELLED;
+    if (status_of(pass) != ATTN_OK) return ATTN_OK;
+    status = meet_tile(pass, desk, &now);
+  }
+  return status;
+}
+
+/* Until all turns are over, or taken by others. */
+static attn_status meet_part(struct pass *pass, struct desk *desk, size_t part, size_t home) {
+  struct attn_turns *turns = &pass->turns[part];
+  struct attn_turn turn = {0};
+  attn_status status = ATTN_OK;
+  while (status == ATTN_OK && status_of(pass) == ATTN_OK && attn_turns_take(turns, home, &turn)) {
+    const size_t first = turn.step * pass->step, end = smaller(first + pass->step, pass->count);
+    if (pass->folds && turn.run == 0)
+      attn_fold_begin(&pass->folds[part], &pass->fold_plan, first, end);
+    status = meet_run(pass, desk, part, &turn);
+    if (status == ATTN_OK && pass->plan->parts == 1 && turn.run + 1 == turns->runs)
+      finish_queries(pass, first, end);
+    attn_turns_give_back(turns, &turn);
+  }
+  return status;
+}
+
 static void score_task(void *argument, size_t index) {
   struct pass *pass = argument;
-  const size_t group = index % pass->groups;
-  const size_t first = attn_cut(pass->count, pass->groups, group);
-  const size_t end = attn_cut(pass->count, pass->groups, group + 1);
+  const size_t parts = pass->plan->parts;
   struct desk desk;
   attn_status status = desk_make(&desk, pass);
-  if (status == ATTN_OK) status = meet_part(pass, &desk, index / pass->groups, first, end);
+  /* its own part, with those who have the same one; then where help is wanted */
+  const size_t steps = divided_up(pass->count, pass->step);
+  const size_t home = attn_cut(steps, divided_up(pass->tasks, parts), index / parts);
+  for (size_t i = 0; i < parts && status == ATTN_OK; i++)
+    status = meet_part(pass, &desk, (index + i) % parts, i == 0 ? home : steps / 2);
   attn_room_leave(&desk.room);
-  if (status != ATTN_OK)
-    fail(pass, status);
-  else if (pass->plan->parts == 1)
-    finish_queries(pass, first, end);
+  if (status != ATTN_OK) fail(pass, status);
 }
 
 /* The weights of one part, from relative to final. */
@@ -486,6 +502,23 @@ struct attn_query_map attn_pass_query_map(const struct attn_pass_plan *plan, boo
                                  .log = plan->combination.log};
 }
 
+static attn_status make_turns(struct pass *pass) {
+  const struct attn_pass_plan *plan = pass->plan;
+  const size_t steps = divided_up(pass->count, pass->step);
+  pass->turns = attn_room_take(plan->room, plan->parts, sizeof *pass->turns);
+  if (!pass->turns) return ATTN_NO_MEMORY;
+  for (size_t part = 0; part < plan->parts; part++) {
+    const size_t tiles = part_begins(plan, part + 1) - part_begins(plan, part);
+    struct attn_turns *turns = &pass->turns[part];
+    *turns = (struct attn_turns){.steps = steps, .runs = divided_up(tiles, pass->run)};
+    turns->states = attn_room_take(plan->room, steps, sizeof *turns->states);
+    if (!turns->states) return ATTN_NO_MEMORY;
+    for (size_t step = 0; step < steps; step++)
+      atomic_init(&turns->states[step], 0);
+  }
+  return ATTN_OK;
+}
+
 static attn_status prepare(struct pass *pass) {
   const struct attn_pass_plan *plan = pass->plan;
   const attn_request *request = plan->request;
@@ -496,6 +529,8 @@ static attn_status prepare(struct pass *pass) {
   pass->left = attn_room_take(plan->room, pass->count, sizeof *pass->left);
   if (!pass->left) return ATTN_NO_MEMORY;
   memset(pass->left, 0, pass->count * sizeof *pass->left);
+  status = make_turns(pass);
+  if (status != ATTN_OK) return status;
 
   if (plan->combination.select) {
     const struct norm_kind *kind = request->normalization->kind;
@@ -529,8 +564,11 @@ static attn_status prepare(struct pass *pass) {
   }
   pass->folds = calloc(plan->parts, sizeof *pass->folds);
   if (!pass->folds) return ATTN_NO_MEMORY;
-  for (size_t part = 0; part < plan->parts && status == ATTN_OK; part++)
+  for (size_t part = 0; part < plan->parts && status == ATTN_OK; part++) {
     status = attn_fold_create(&pass->folds[part], plan->room, &pass->fold_plan, pass->count);
+    if (status == ATTN_OK && pass->turns[part].runs == 0)
+      attn_fold_begin(&pass->folds[part], &pass->fold_plan, 0, pass->count);
+  }
   return status;
 }
 
@@ -553,7 +591,7 @@ attn_status attn_pass_run(const struct attn_pass_plan *plan, const struct attn_q
   attn_status status = prepare(&pass);
   if (status != ATTN_OK) goto done;
 
-  attn_pool_run(plan->pool, plan->parts * pass.groups, score_task, &pass);
+  attn_pool_run(plan->pool, pass.tasks, score_task, &pass);
   if (plan->combination.select && status_of(&pass) == ATTN_OK)
     attn_pool_run(plan->pool, count, select_task, &pass);
   else if (plan->parts > 1 && count * plan->memory->value_dim >= FINISH_LEAST)
