@@ -45,6 +45,7 @@ double median_of(double *values, size_t count); /* sorts them; count >= 1 */
 struct rivals {
   void (*ours)(void *context), (*theirs)(void *context);
   void *context;
+  bool once; /* theirs takes so long that one call a round has to do */
 };
 struct duel {
   double ours, theirs; /* seconds of one call */
@@ -77,7 +78,9 @@ struct ceilings;
 struct ceilings *ceilings_create(const struct bench *bench);
 void ceilings_free(struct ceilings *ceilings);
 void ceilings_measure(struct ceilings *ceilings); /* and reports */
-double ceilings_read(struct ceilings *ceilings);  /* bytes beyond the caches, once: how many */
+/* Once what they are measured by: bytes read beyond the caches, multiplications and additions. */
+double ceilings_read(struct ceilings *ceilings);
+double ceilings_multiply(struct ceilings *ceilings);
 
 /* GB/s at which the workers together read memory beyond the caches, and a
  * working set of that size again and again. As measured last. */

@@ -3,8 +3,8 @@
  * matrices with OpenBLAS, and take exponentials.
  *
  * On a shared machine they move by half within seconds, the bandwidth most of all. So
- * they are measured anew before each memory, and reading can be called by itself, to be
- * timed in turn with a case that is bound by it. */
+ * they are measured anew before each memory, and can be called by themselves, to be
+ * timed in turn with a case that is bound by them. */
 #include <cblas.h>
 #include <stdlib.h>
 #include <string.h>
@@ -126,6 +126,12 @@ double ceiling_cached_read(const struct report *report, double bytes) {
   while (i + 1 < READ_SETS && (double)read_sets[i].floats * sizeof(float) < bytes)
     i++;
   return report_get(report, read_sets[i].name);
+}
+
+double ceilings_multiply(struct ceilings *ceilings) {
+  struct ceiling_run run = {ceilings, gemm_slice};
+  run_slices(&run);
+  return 2.0 * GEMM_SIZE * GEMM_SIZE * GEMM_SIZE * ceilings->pool->workers;
 }
 
 struct ceilings *ceilings_create(const struct bench *bench) {

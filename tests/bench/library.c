@@ -8,9 +8,10 @@
  * is in a cache since the last call and can be faster than that floor; the last
  * column holds it against the bandwidth of a working set of its size.
  *
- * Where reading may be what bounds a case, the case and reading are timed in turn: the
- * bandwidth moves by half within seconds, and one that was measured before makes ratios of
- * 0.5 and 1.1 of the same times.
+ * A case and what bounds it, reading or multiplying, are timed in turn: on a machine that is
+ * shared the bandwidth moves by half within seconds, and for a part of one two virtual
+ * processors may be the two threads of one core, where all that computes takes twice as
+ * long; ceilings that were measured before made ratios of 0.5 and 1.1 of the same times.
  *
  * Memories are settled (lib/settle.c), as those that stay in a daemon are, and what is read to
  * measure the bandwidth lies in huge pages as well. */
@@ -65,39 +66,49 @@ static double bytes_of(struct case_shape shape) {
   return 2.0 * (double)shape.rows * (double)shape.dim * sizeof(float);
 }
 
-/* With the memory read at `bandwidth` GB/s. */
-static double floor_of(const struct report *report, struct case_shape shape, size_t batch,
-                       double bandwidth) {
+/* GB/s of reading, GFlop/s, Gexp/s. */
+struct rates {
+  double bandwidth, flops, exps;
+};
+
+static double floor_of(struct case_shape shape, size_t batch, const struct rates *rates) {
   const double pairs = (double)batch * (double)shape.rows;
   const double flops = 4.0 * pairs * (double)shape.dim;
-  return fmax(bytes_of(shape) / 1e9 / bandwidth,
-              flops / 1e9 / report_get(report, "ceiling_sgemm") +
-                  pairs / 1e9 / report_get(report, "ceiling_exp"));
+  return fmax(bytes_of(shape) / rates->bandwidth, flops / rates->flops + pairs / rates->exps) / 1e9;
 }
 
-/* What a case took, and GB/s of reading at the same time. */
+static struct rates rates_of(const struct report *report) {
+  return (struct rates){ceiling_read(report), report_get(report, "ceiling_sgemm"),
+                        report_get(report, "ceiling_exp")};
+}
+
+/* What a case took, and what the machine could do at the same time. */
 struct timed {
-  double seconds, bandwidth;
+  double seconds;
+  struct rates rates;
 };
 
 static void add_case(struct report *report, const char *name, struct case_shape shape, size_t batch,
                      struct timed timed) {
   char inputs[96], key[64];
+  struct rates cached = timed.rates;
+  cached.bandwidth = fmax(ceiling_cached_read(report, bytes_of(shape)), timed.rates.bandwidth);
+  const double least = floor_of(shape, batch, &timed.rates);
+  const double cached_ratio = floor_of(shape, batch, &cached) / timed.seconds;
   snprintf(inputs, sizeof inputs, "%zu x %zu, B = %zu", shape.rows, shape.dim, batch);
-  const double least = floor_of(report, shape, batch, timed.bandwidth);
-  const double cached = floor_of(
-      report, shape, batch, fmax(ceiling_cached_read(report, bytes_of(shape)), timed.bandwidth));
   snprintf(key, sizeof key, "%s_ms", name);
   report_add(report, key, inputs, timed.seconds * 1e3, "ms");
-  snprintf(key, sizeof key, "%s_bandwidth", name);
-  report_add(report, key, inputs, timed.bandwidth, "GB/s");
+  snprintf(key, sizeof key, "%s_read", name);
+  report_add(report, key, inputs, timed.rates.bandwidth, "GB/s");
+  snprintf(key, sizeof key, "%s_sgemm", name);
+  report_add(report, key, inputs, timed.rates.flops, "GFlop/s");
   snprintf(key, sizeof key, "%s_floor_ratio", name);
   report_add(report, key, inputs, least / timed.seconds, "floor/time");
   snprintf(key, sizeof key, "%s_cached_floor_ratio", name);
-  report_add(report, key, inputs, cached / timed.seconds, "floor/time");
-  printf("%-28s %8zu x %-4zu %5zu %7.1f %10.3f %10.3f %7.2f %7.2f\n", name, shape.rows, shape.dim,
-         batch, timed.bandwidth, timed.seconds * 1e3, least * 1e3, least / timed.seconds,
-         cached / timed.seconds);
+  report_add(report, key, inputs, cached_ratio, "floor/time");
+  printf("%-18s %8zu x %-4zu %5zu %7.1f %8.1f %10.3f %10.3f %7.2f %7.2f\n", name, shape.rows,
+         shape.dim, batch, timed.rates.bandwidth, timed.rates.flops, timed.seconds * 1e3,
+         least * 1e3, least / timed.seconds, cached_ratio);
   fflush(stdout);
 }
 
@@ -163,7 +174,7 @@ double time_plain(const struct bench *bench, const attn_snapshot *memory, size_t
 struct contest {
   struct run *run;
   struct ceilings *ceilings;
-  double read; /* bytes */
+  double done; /* bytes or operations */
 };
 
 static void contest_attend(void *context) {
@@ -173,34 +184,38 @@ static void contest_attend(void *context) {
 
 static void contest_read(void *context) {
   struct contest *contest = context;
-  contest->read = ceilings_read(contest->ceilings);
+  contest->done = ceilings_read(contest->ceilings);
 }
 
-/* Whether the time for reading the memory is a good part of the floor. */
-static bool is_bound_by_reading(const struct report *report, struct case_shape shape,
-                                size_t batch) {
-  const double bandwidth = ceiling_read(report);
-  return floor_of(report, shape, batch, bandwidth) < 2 * floor_of(report, shape, 0, bandwidth);
+static void contest_multiply(void *context) {
+  struct contest *contest = context;
+  contest->done = ceilings_multiply(contest->ceilings);
 }
 
 static struct timed time_case(const struct bench *bench, struct ceilings *ceilings, struct run *run,
-                              bool by_reading) {
-  const double seconds = bench_seconds(bench, 0.5);
-  if (!by_reading)
-    return (struct timed){time_median(attend, run, seconds), ceiling_read(bench->report)};
+                              struct case_shape shape, size_t batch) {
+  struct rates rates = rates_of(bench->report);
+  const bool by_reading = floor_of(shape, batch, &rates) < 1.1 * floor_of(shape, 0, &rates);
   struct contest contest = {.run = run, .ceilings = ceilings};
-  const struct rivals rivals = {contest_attend, contest_read, &contest};
-  const struct duel duel = time_duel(&rivals, 2 * seconds);
-  return (struct timed){duel.ours, contest.read / (duel.ratio * duel.ours) / 1e9};
+  const struct rivals rivals = {.ours = contest_attend,
+                                .theirs = by_reading ? contest_read : contest_multiply,
+                                .context = &contest,
+                                .once = !by_reading};
+  const struct duel duel = time_duel(&rivals, bench_seconds(bench, 1));
+  const double rate = contest.done / (duel.ratio * duel.ours) / 1e9;
+  if (by_reading)
+    rates.bandwidth = rate;
+  else
+    rates.flops = rate;
+  return (struct timed){duel.ours, rates};
 }
 
 static void measure_case(const struct bench *bench, struct ceilings *ceilings,
                          const attn_snapshot *memory, struct case_shape shape, size_t batch,
                          const struct variant *variant) {
   struct run run = new_run(bench, memory, batch, variant);
-  const bool by_reading = is_bound_by_reading(bench->report, shape, batch);
   add_case(bench->report, variant->name, shape, batch,
-           time_case(bench, ceilings, &run, by_reading));
+           time_case(bench, ceilings, &run, shape, batch));
   free_run(&run);
 }
 
@@ -230,8 +245,8 @@ void bench_library(const struct bench *bench) {
   const size_t shape_count = bench->quick ? 2 : sizeof shapes / sizeof *shapes;
   for (size_t s = 0; s < shape_count; s++) {
     ceilings_measure(ceilings);
-    printf("\n%-28s %15s %5s %7s %10s %10s %7s %7s\n", "case", "m x d", "B", "GB/s", "ms",
-           "floor ms", "ratio", "cached");
+    printf("\n%-18s %15s %5s %7s %8s %10s %10s %7s %7s\n", "case", "m x d", "B", "GB/s", "GFlop/s",
+           "ms", "floor ms", "ratio", "cached");
     attn_snapshot *memory = new_memory(shapes[s].rows, shapes[s].dim);
     for (size_t b = 0; b < sizeof batches / sizeof *batches; b++) {
       measure_case(bench, ceilings, memory, shapes[s], batches[b], &plain);
