@@ -31,8 +31,8 @@
 /* With n the whole number nearest to 32x/ln 2 and r/32 what is left, |r| <= 1/2, it is
  * 2^(n/32) 2^(r/32). The lowest 5 bits of n choose one of 32 powers, which are
  * in registers, and less what adding n to the exponent adds to the significand; the
- * polynomial of degree 2 is off by 5.4e-8 at most. 32/ln 2 is split, so that
- * r is exact where |x| is large. A fifth faster than what the others do. */
+ * polynomial of degree 2 is off by 5.4e-8 at most. 32/ln 2 is split, or r would lose its
+ * digits where |x| is large. A fifth faster than what the others do. */
 static const uint32_t exp_powers[2 * LANES] = {
     0x3f800000, 0x3f7ecd87, 0x3f7daac3, 0x3f7c980f, 0x3f7b95c2, 0x3f7aa43a, 0x3f79c3d3, 0x3f78f4f0,
     0x3f7837f0, 0x3f778d3a, 0x3f76f532, 0x3f767043, 0x3f75fed7, 0x3f75a15b, 0x3f75583f, 0x3f7523f6,

@@ -86,13 +86,13 @@ size_t attn_snapshot_settle(const attn_snapshot *snapshot, size_t block, size_t 
   size_t count = 0, taken = 0;
   for (size_t b = block < BEFORE ? 0 : block - BEFORE; b < block; b++)
     together[count++] = stretch_of(snapshot->blocks[b]);
-  while (block < snapshot->block_count && count < MOST_TOGETHER && taken < bytes) {
+  do {
     struct attn_block *next = snapshot->blocks[block++];
     atomic_store_explicit(&next->settled, true, memory_order_relaxed);
     together[count] = stretch_of(next);
     taken += together[count].end - together[count].begin;
     count++;
-  }
-  if (count > 0) collapse_all(together, count);
+  } while (block < snapshot->block_count && count < MOST_TOGETHER && taken < bytes);
+  collapse_all(together, count);
   return block;
 }
