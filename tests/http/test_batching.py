@@ -60,9 +60,14 @@ def test_batches_are_made_and_answer_alike(single):
     modes = ("none", {"top": 3}, {"top": 7}, "full", "none")
     bodies = [json.dumps({"queries": queries(i, MANY + i % 4), "weights": modes[i % 5]}) for i in range(30)]
     alone = [ask(single, body) for body in bodies]
-    replies, batched = together(single, bodies)
-    for reply, single_reply in zip(replies, alone):
-        assert reply.status == 200 and reply.body == single_reply.body
+    batched = 0
+    for _ in range(20):  # what comes while nothing else waits is computed by itself
+        replies, companions = together(single, bodies)
+        for reply, single_reply in zip(replies, alone):
+            assert reply.status == 200 and reply.body == single_reply.body
+        batched += companions
+        if batched >= 4:
+            break
     assert batched >= 4, "nothing was computed together, so this has tested nothing"
 
 
