@@ -32,8 +32,7 @@ struct attn_fold {
   size_t count;
   double *max;                     /* soft: the largest score so far */
   double *sum;                     /* of the weights, relative to max when soft */
-  double *outputs;                 /* count x value_dim: sum of weight * value, likewise, ... */
-  double *due;                     /* ... once it is multiplied by that, within a run of tiles */
+  double *outputs;                 /* count x value_dim: sum of weight * value, likewise */
   struct attn_selection *largest;  /* with top: by score */
   struct attn_selection *smallest; /* ... for `sum`, whose total may be negative */
 };
@@ -47,23 +46,29 @@ void attn_fold_free(struct attn_fold *fold);
 void attn_fold_begin(struct attn_fold *fold, const struct attn_fold_plan *plan, size_t first,
                      size_t end);
 
-/* A block of scores of queries first .. first + count - 1 of the pass. */
-struct attn_scored_tile {
-  const struct attn_tile *tile;
-  size_t index;            /* of the tile, for anchors */
+/* Queries that come to a run of tiles together, in float32 at the most. */
+enum { ATTN_FOLD_QUERIES = 32 };
+
+/* The scores of queries first .. first + count - 1 of the pass with a run of tiles. */
+struct attn_scored_run {
+  const struct attn_tile *tiles;
+  size_t tile_count, rows; /* rows: of all these tiles */
+  size_t index;            /* of the first tile, for anchors */
   size_t first, count;     /* queries of the pass */
   const size_t *which;     /* their numbers in the request, from first on */
-  bool opens, closes;      /* a run of tiles, whose products add up before the state gets them */
-  struct attn_ahead ahead; /* what is wanted after this tile's values */
+  size_t stride;           /* float32: from one query's scores to the next */
+  bool strips;             /* float32: values are near, and weighed a strip of columns at a time */
+  bool fetching;           /* what is wanted next is to be brought nearer ... */
+  struct attn_ahead ahead; /* ... as this is, after values that are not weighed in strips */
 };
 
-/* The scores are overwritten by weights. `product` has room for count x
- * value_dim and goes with the queries through the run, `wide_values` holds the
- * tile's values in float64. */
+/* The scores are overwritten by weights. `product` has room for count x value_dim.
+ * In float64 there is one tile, scores are its rows apart, and `wide_values` holds
+ * its values. */
 attn_status attn_fold_fast(struct attn_fold *fold, const struct attn_fold_plan *plan,
-                           const struct attn_scored_tile *scored, float *scores, float *product);
+                           const struct attn_scored_run *scored, float *scores, float *product);
 attn_status attn_fold_exact(struct attn_fold *fold, const struct attn_fold_plan *plan,
-                            const struct attn_scored_tile *scored, double *scores,
+                            const struct attn_scored_run *scored, double *scores,
                             const double *wide_values);
 
 /* Adds query q of another worker's state to this one's. */

@@ -21,18 +21,23 @@
 #include "pool.h"
 #include "turns.h"
 
-/* Queries that meet a tile together: enough to fill the registers several times,
+/* Queries that meet tiles together: enough to fill the registers several times,
  * few enough for them, their scores and their products to stay in the cache beside
- * the tile. 64 were measured to be slower by up to 5 % where rows are wide, 16 as
- * fast. */
-enum { STEP_QUERIES = 32, STEP_FLOATS = 1 << 16 };
+ * what they meet. 64 and 128 were measured to be no faster. */
+enum { STEP_QUERIES = ATTN_FOLD_QUERIES, STEP_FLOATS = 1 << 16 };
 
 /* Where workers share a part from the start there are so many steps for each, unless
  * those would have fewer queries than that: so that all end together. */
 enum { STEPS_EACH = 2, STEP_LEAST = 16 };
 
-/* Tiles of wide rows are met in runs, of so many rows if they fit so many tiles. */
-enum { RUN_ROWS = 512, RUN_TILES = 8 };
+/* Tiles of wide rows are met in runs, of so many rows if they fit so many tiles. From
+ * so many queries on, values that are in a cache are weighed in strips (fold.c); from
+ * memory they come slower in pieces than as they lie. */
+enum { RUN_ROWS = 512, RUN_TILES = 8, STRIP_QUERIES = 16 };
+
+/* Scores of neighbouring queries lie so many further apart than they have to, or all would
+ * want the same few places of the first-level cache. */
+enum { STRIDE_ODD = 16 };
 
 /* What fits the second-level cache is there since it was last asked for. */
 enum { SMALL_MEMORY = 1 << 20 };
@@ -118,16 +123,16 @@ static void choose_cuts(struct pass *pass) {
   const double tasks = worth(memory) * (double)count;
   const size_t wanted = tasks < (double)workers ? larger((size_t)tasks, 1) : workers;
   const size_t each = smaller(divided_up(wanted, parts), count); /* workers of a part */
-  const size_t wide = larger(memory->tile_rows, memory->value_dim);
+  /* entering a tile may be work, which is not to be done for each step */
+  const bool enters = !pass->plan->fast || pass->scorer.score->kind->base == BASE_ADDITIVE;
+  pass->run = !enters ? smaller(larger(RUN_ROWS / memory->tile_rows, 1), RUN_TILES) : 1;
+  const size_t wide = larger(pass->run * memory->tile_rows, memory->value_dim);
   pass->tasks = larger(wanted, parts);
   pass->step = smaller(smaller(STEP_QUERIES, count), larger(STEP_FLOATS / wide, 1));
   if (each > 1) {
     const size_t even = larger(divided_up(count, STEPS_EACH * each), STEP_LEAST);
     pass->step = smaller(pass->step, smaller(even, divided_up(count, each)));
   }
-  /* entering a tile may be work, which is not to be done for each step */
-  const bool enters = !pass->plan->fast || pass->scorer.score->kind->base == BASE_ADDITIVE;
-  pass->run = !enters ? smaller(larger(RUN_ROWS / memory->tile_rows, 1), RUN_TILES) : 1;
 }
 
 /* The first tile of a part, or of the next one that has any. */
@@ -149,14 +154,15 @@ static size_t part_begins(const struct attn_pass_plan *plan, size_t part) {
 struct desk {
   struct attn_room room;
   struct attn_scratch scratch;
-  float *scores, *product;
+  struct attn_sheet sheet; /* step x run */
+  float *product;
   double *wide_scores, *wide_values;
   const struct attn_tile *entered; /* the last one that was met */
 };
 
 static attn_status desk_make(struct desk *desk, const struct pass *pass) {
   const attn_snapshot *memory = pass->plan->memory;
-  const size_t scores = pass->step * memory->tile_rows;
+  const size_t stride = pass->run * memory->tile_rows + STRIDE_ODD, scores = pass->step * stride;
   const size_t products = attn_size_times(pass->step, memory->value_dim);
   const size_t values = memory->tile_rows * memory->value_dim;
   const bool fast = pass->plan->fast;
@@ -167,9 +173,9 @@ static attn_status desk_make(struct desk *desk, const struct pass *pass) {
       attn_scratch_make(&desk->scratch, &desk->room, &pass->scorer, memory->tile_rows);
   if (status != ATTN_OK) return status;
   if (fast) {
-    desk->scores = attn_room_take(&desk->room, scores, sizeof *desk->scores);
+    desk->sheet = (struct attn_sheet){attn_room_take(&desk->room, scores, sizeof(float)), stride};
     desk->product = attn_room_take(&desk->room, products, sizeof *desk->product);
-    return desk->scores && desk->product ? ATTN_OK : ATTN_NO_MEMORY;
+    return desk->sheet.scores && desk->product ? ATTN_OK : ATTN_NO_MEMORY;
   }
   desk->wide_scores = attn_room_take(&desk->room, scores, sizeof *desk->wide_scores);
   desk->wide_values = attn_room_take(&desk->room, values, sizeof *desk->wide_values);
@@ -177,80 +183,101 @@ static attn_status desk_make(struct desk *desk, const struct pass *pass) {
 }
 
 static attn_status select_from(struct pass *pass, const struct desk *desk, size_t part,
-                               const struct attn_scored_tile *scored) {
-  const struct attn_tile *tile = scored->tile;
-  const size_t stride = attn_panel_rows(tile->rows);
+                               const struct attn_scored_run *scored) {
+  const size_t rows = scored->rows, first = scored->tiles->first;
   attn_status status = ATTN_OK;
   for (size_t q = 0; q < scored->count && status == ATTN_OK; q++) {
     struct attn_selection *selection = &pass->selections[part * pass->count + scored->first + q];
     status = pass->plan->fast
-                 ? attn_selection_offer_floats(selection, desk->scores + q * stride, tile->rows,
-                                               tile->first, pass->scorer.kernels)
-                 : attn_selection_offer(selection, desk->wide_scores + q * tile->rows, tile->rows,
-                                        tile->first, 1);
+                 ? attn_selection_offer_floats(selection, desk->sheet.scores + q * scored->stride,
+                                               rows, first, pass->scorer.kernels)
+                 : attn_selection_offer(selection, desk->wide_scores + q * rows, rows, first, 1);
   }
   return status;
 }
 
-static struct attn_ahead keys_ahead(const struct attn_tile *tile, const attn_snapshot *memory) {
-  return (struct attn_ahead){tile->keys.data, attn_panel_rows(tile->rows) * memory->key_dim *
-                                                  attn_dtype_bytes(memory->dtype)};
+static bool is_cancelled(const attn_request *request) {
+  return request->cancelled && request->cancelled(request->cancel_context);
 }
 
-static struct attn_ahead values_ahead(const struct attn_tile *tile, const attn_snapshot *memory) {
-  return (struct attn_ahead){tile->values.data,
-                             tile->rows * memory->value_dim * attn_dtype_bytes(memory->dtype)};
-}
-
-/* A step of queries meets a tile, within a run. */
+/* A step of queries meets a run of tiles. */
 struct meeting {
-  size_t part, tile, first, count;
-  size_t following;   /* the tile that is met next, probably; the same one: this one again */
-  bool opens, closes; /* the run, for these queries */
+  size_t part, first, count;
+  size_t tile, end; /* of the run */
+  size_t following; /* the tile that is met next, probably; the run's last one: nothing new is */
 };
 
-static attn_status meet_tile(struct pass *pass, struct desk *desk, const struct meeting *now) {
+/* What is wanted once the scores with tile t are computed. `fresh`: this worker meets the
+ * tile for the first time, or others in between. */
+static struct attn_ahead after_scores(const struct pass *pass, const struct meeting *now, size_t t,
+                                      bool strips, bool fresh) {
   const struct attn_pass_plan *plan = pass->plan;
-  const struct attn_tile *tile = &plan->tiles[now->tile];
-  const bool select = plan->combination.select, fetching = !is_small(plan->memory);
-  struct attn_ahead next = {0};
-  struct attn_scored_tile scored = {.tile = tile,
-                                    .index = now->tile,
-                                    .first = now->first,
-                                    .count = now->count,
-                                    .which = pass->queries->which + now->first,
-                                    .opens = now->opens,
-                                    .closes = now->closes};
-  desk->scratch.ahead = (struct attn_ahead){0};
-  if (desk->entered != tile) {
-    desk->entered = tile;
-    attn_scorer_enter_tile(&pass->scorer, tile, &desk->scratch);
-    if (!plan->fast && !select)
-      pass->scorer.kernels->widen_values(desk->wide_values, &tile->values, tile->rows,
-                                         plan->memory->value_dim);
-    if (fetching && !select) desk->scratch.ahead = values_ahead(tile, plan->memory);
+  const attn_snapshot *memory = plan->memory;
+  const bool last = t + 1 == now->end;
+  if (!last || plan->combination.select) {
+    const size_t next = last ? now->following : t + 1;
+    return next != t ? attn_tile_keys_ahead(&plan->tiles[next], memory->key_dim)
+                     : (struct attn_ahead){0};
   }
-  if (fetching && now->following != now->tile)
-    next = keys_ahead(&plan->tiles[now->following], plan->memory);
-  if (select && next.data) desk->scratch.ahead = next;
-  scored.ahead = next;
+  return fresh && !strips ? attn_tile_values_ahead(&plan->tiles[now->tile], memory->value_dim)
+                          : (struct attn_ahead){0};
+}
 
+static attn_status score_run(struct pass *pass, struct desk *desk, const struct meeting *now,
+                             struct attn_scored_run *scored) {
+  const struct attn_pass_plan *plan = pass->plan;
+  const attn_pool *pool = plan->pool;
+  for (size_t t = now->tile; t < now->end; scored->rows += plan->tiles[t++].rows) {
+    const struct attn_tile *tile = &plan->tiles[t];
+    const bool fresh = desk->entered != tile;
+    if (pool && pool->pause) pool->pause(pool->context);
+    if (is_cancelled(plan->request)) return ATTN_CANCELLED;
+    if (status_of(pass) != ATTN_OK) return status_of(pass);
+    desk->scratch.ahead = (struct attn_ahead){0};
+    if (fresh) {
+      desk->entered = tile;
+      attn_scorer_enter_tile(&pass->scorer, tile, &desk->scratch);
+      if (!plan->fast && !plan->combination.select)
+        pass->scorer.kernels->widen_values(desk->wide_values, &tile->values, tile->rows,
+                                           plan->memory->value_dim);
+    }
+    if (scored->fetching) desk->scratch.ahead = after_scores(pass, now, t, scored->strips, fresh);
+    if (plan->fast)
+      attn_scorer_fast(&pass->scorer, tile, &desk->scratch, pass->queries, now->first, now->count,
+                       (struct attn_sheet){desk->sheet.scores + scored->rows, desk->sheet.stride});
+    else
+      attn_scorer_exact(&pass->scorer, tile, &desk->scratch, pass->queries, now->first, now->count,
+                        desk->wide_scores);
+  }
+  return ATTN_OK;
+}
+
+static attn_status meet_run(struct pass *pass, struct desk *desk, const struct meeting *now) {
+  const struct attn_pass_plan *plan = pass->plan;
+  const attn_snapshot *memory = plan->memory;
+  struct attn_scored_run scored = {.tiles = &plan->tiles[now->tile],
+                                   .tile_count = now->end - now->tile,
+                                   .index = now->tile,
+                                   .first = now->first,
+                                   .count = now->count,
+                                   .which = pass->queries->which + now->first,
+                                   .stride = desk->sheet.stride,
+                                   .fetching = !is_small(memory)};
+  /* the worker comes from these very tiles: their values are in a cache */
+  const bool again = desk->entered == &plan->tiles[now->end - 1];
+  scored.strips = again && plan->fast && scored.tile_count > 1 && now->count >= STRIP_QUERIES &&
+                  memory->dtype == ATTN_F32;
+  if (scored.fetching && now->following + 1 != now->end)
+    scored.ahead = attn_tile_keys_ahead(&plan->tiles[now->following], memory->key_dim);
+
+  const attn_status status = score_run(pass, desk, now, &scored);
+  if (status != ATTN_OK) return status;
+  if (plan->combination.select) return select_from(pass, desk, now->part, &scored);
   if (plan->fast)
-    attn_scorer_fast(&pass->scorer, tile, &desk->scratch, pass->queries, now->first, now->count,
-                     desk->scores);
-  else
-    attn_scorer_exact(&pass->scorer, tile, &desk->scratch, pass->queries, now->first, now->count,
-                      desk->wide_scores);
-  if (select) return select_from(pass, desk, now->part, &scored);
-  if (plan->fast)
-    return attn_fold_fast(&pass->folds[now->part], &pass->fold_plan, &scored, desk->scores,
+    return attn_fold_fast(&pass->folds[now->part], &pass->fold_plan, &scored, desk->sheet.scores,
                           desk->product);
   return attn_fold_exact(&pass->folds[now->part], &pass->fold_plan, &scored, desk->wide_scores,
                          desk->wide_values);
-}
-
-static bool is_cancelled(const attn_request *request) {
-  return request->cancelled && request->cancelled(request->cancel_context);
 }
 
 /* ---- Finishing ---- */
@@ -411,31 +438,21 @@ static void finish_task(void *argument, size_t index) {
 
 /* ---- Turns ---- */
 
-/* The queries of a turn and its tiles. */
-static attn_status meet_run(struct pass *pass, struct desk *desk, size_t part,
-                            const struct attn_turn *turn) {
-  const attn_pool *pool = pass->plan->pool;
+static attn_status meet_turn(struct pass *pass, struct desk *desk, size_t part,
+                             const struct attn_turn *turn) {
   const size_t begin = part_begins(pass->plan, part), last = part_begins(pass->plan, part + 1);
   const size_t from = begin + turn->run * pass->run, end = smaller(from + pass->run, last);
   const size_t first = turn->step * pass->step;
   const bool ends = first + pass->step >= pass->count; /* the next turn is in the next run */
-  attn_status status = ATTN_OK;
-  for (size_t t = from; t < end && status == ATTN_OK; t++) {
-    const bool closes = t + 1 == end;
-    const size_t following = closes && !ends ? from : t + 1;
-    const struct meeting now = {.part = part,
-                                .tile = t,
-                                .first = first,
-                                .count = smaller(pass->step, pass->count - first),
-                                .following = following == last ? t : following,
-                                .opens = t == from,
-                                .closes = closes};
-    if (pool && pool->pause) pool->pause(pool->context);
-    if (is_cancelled(pass->plan->request)) return ATTN_CANCELLED;
-    if (status_of(pass) != ATTN_OK) return ATTN_OK;
-    status = meet_tile(pass, desk, &now);
-  }
-  return status;
+  const struct meeting now = {.part = part,
+                              .first = first,
+                              .count = smaller(pass->step, pass->count - first),
+                              .tile = from,
+                              .end = end,
+                              .following = !ends        ? from
+                                           : end < last ? end
+                                                        : end - 1};
+  return meet_run(pass, desk, &now);
 }
 
 /* Until all turns are over, or taken by others. */
@@ -447,7 +464,7 @@ static attn_status meet_part(struct pass *pass, struct desk *desk, size_t part, 
     const size_t first = turn.step * pass->step, end = smaller(first + pass->step, pass->count);
     if (pass->folds && turn.run == 0)
       attn_fold_begin(&pass->folds[part], &pass->fold_plan, first, end);
-    status = meet_run(pass, desk, part, &turn);
+    status = meet_turn(pass, desk, part, &turn);
     if (status == ATTN_OK && pass->plan->parts == 1 && turn.run + 1 == turns->runs)
       finish_queries(pass, first, end);
     attn_turns_give_back(turns, &turn);

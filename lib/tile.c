@@ -89,11 +89,10 @@ static struct attn_panels panels_of(const struct attn_scorer *scorer, const stru
 
 /* Products, with the scales of keys that have them. */
 static void products(const struct attn_scorer *scorer, const struct attn_panels *work, size_t rows,
-                     float *scores) {
-  const size_t stride = attn_panel_rows(rows);
-  scorer->kernels->panels_dot(work, scores, stride);
+                     struct attn_sheet to) {
+  scorer->kernels->panels_dot(work, to.scores, to.stride);
   for (size_t q = 0; work->keys.scales && q < work->count; q++)
-    scorer->kernels->row_times(scores + q * stride, work->keys.scales, rows);
+    scorer->kernels->row_times(to.scores + q * to.stride, work->keys.scales, rows);
 }
 
 void attn_scorer_enter_tile(const struct attn_scorer *scorer, const struct attn_tile *tile,
@@ -107,7 +106,8 @@ void attn_scorer_enter_tile(const struct attn_scorer *scorer, const struct attn_
   } else if (base == BASE_ADDITIVE) {
     const struct attn_panels work =
         panels_of(scorer, tile, scratch, scorer->score->params.tensor[W_K], scorer->hidden);
-    products(scorer, &work, tile->rows, scratch->hidden);
+    products(scorer, &work, tile->rows,
+             (struct attn_sheet){scratch->hidden, attn_panel_rows(tile->rows)});
   } else if (base == BASE_COSINE) {
     for (size_t r = 0; r < tile->rows; r++)
       scratch->key_factors[r] = tile->norms[r] > 0 ? (float)(1.0 / tile->norms[r]) : 0.0f;
@@ -117,31 +117,31 @@ void attn_scorer_enter_tile(const struct attn_scorer *scorer, const struct attn_
 /* ---- float32 ---- */
 
 static void additive_fast(const struct attn_scorer *scorer, const struct attn_scratch *scratch,
-                          const float *query, size_t rows, size_t stride, float *scores) {
+                          const float *query, size_t rows, float *scores) {
   const float *v = scorer->score->params.tensor[V];
   for (size_t h = 0; h < scorer->hidden; h++)
-    scorer->kernels->row_additive(scores, scratch->hidden + h * stride, rows, query[h],
-                                  v[h] * scorer->coefficient, h == 0);
+    scorer->kernels->row_additive(scores, scratch->hidden + h * attn_panel_rows(rows), rows,
+                                  query[h], v[h] * scorer->coefficient, h == 0);
 }
 
 void attn_scorer_fast(const struct attn_scorer *scorer, const struct attn_tile *tile,
                       const struct attn_scratch *scratch, const struct attn_queries *queries,
-                      size_t first, size_t count, float *scores) {
+                      size_t first, size_t count, struct attn_sheet to) {
   const struct attn_kernels *kernels = scorer->kernels;
   const enum score_base base = scorer->score->kind->base;
-  const size_t rows = tile->rows, stride = attn_panel_rows(rows);
+  const size_t rows = tile->rows;
   const float *from = queries->fast + first * queries->dim;
   const struct attn_panels work = panels_of(scorer, tile, scratch, from, count);
   if (base == BASE_DOT || base == BASE_COSINE)
-    products(scorer, &work, rows, scores);
+    products(scorer, &work, rows, to);
   else if (base == BASE_DISTANCE)
-    kernels->panels_distance2(&work, scores, stride);
+    kernels->panels_distance2(&work, to.scores, to.stride);
   for (size_t q = 0; q < count; q++) {
-    float *row = scores + q * stride;
+    float *row = to.scores + q * to.stride;
     if (base == BASE_COSINE)
       kernels->row_times(row, scratch->key_factors, rows);
     else if (base == BASE_ADDITIVE)
-      additive_fast(scorer, scratch, from + q * queries->dim, rows, stride, row);
+      additive_fast(scorer, scratch, from + q * queries->dim, rows, row);
     else if (scorer->shape == FAST_SQUARE)
       kernels->row_scale(row, rows, scorer->coefficient);
     else if (scorer->shape == FAST_DISTANCE)

@@ -35,15 +35,32 @@ struct attn_scratch {
 attn_status attn_scratch_make(struct attn_scratch *scratch, struct attn_room *room,
                               const struct attn_scorer *scorer, size_t rows);
 
+static inline struct attn_ahead attn_tile_keys_ahead(const struct attn_tile *tile, size_t key_dim) {
+  return (struct attn_ahead){tile->keys.data, attn_panel_rows(tile->rows) * key_dim *
+                                                  attn_dtype_bytes(tile->keys.dtype)};
+}
+
+static inline struct attn_ahead attn_tile_values_ahead(const struct attn_tile *tile,
+                                                       size_t value_dim) {
+  return (struct attn_ahead){tile->values.data,
+                             tile->rows * value_dim * attn_dtype_bytes(tile->values.dtype)};
+}
+
 /* Once per tile, before its scores are asked for. */
 void attn_scorer_enter_tile(const struct attn_scorer *scorer, const struct attn_tile *tile,
                             struct attn_scratch *scratch);
 
-/* scores[q - first][r] for `count` of the mapped queries, attn_panel_rows(tile->rows)
- * apart in float32 and tile->rows apart in float64. */
+/* Where float32 scores go: of the first query to scores[0], scores[1], ..., of each
+ * further one `stride` after. Whole panels are written. */
+struct attn_sheet {
+  float *scores;
+  size_t stride;
+};
+
+/* Of `count` of the mapped queries; in float64 scores[q - first][r], tile->rows apart. */
 void attn_scorer_fast(const struct attn_scorer *scorer, const struct attn_tile *tile,
                       const struct attn_scratch *scratch, const struct attn_queries *queries,
-                      size_t first, size_t count, float *scores);
+                      size_t first, size_t count, struct attn_sheet to);
 void attn_scorer_exact(const struct attn_scorer *scorer, const struct attn_tile *tile,
                        const struct attn_scratch *scratch, const struct attn_queries *queries,
                        size_t first, size_t count, double *scores);
