@@ -18,7 +18,7 @@ bool scan_double(struct scan *scan, double *value) {
   float narrow;
   if (number_scan(&scan->at, scan->end, &narrow) == NUMBER_MALFORMED) return false;
   size_t length = (size_t)(scan->at - start);
-  json_error_t error;
+  json_error_t error = {0}; /* which jansson leaves as it is where there is no memory */
   json_t *number = json_loadb(start, length, JSON_DECODE_ANY | JSON_DECODE_INT_AS_REAL, &error);
   if (!number && json_error_code(&error) == json_error_numeric_overflow)
     return scan_fault(scan, PROBLEM_INVALID_NUMBER, "expected a number within float64, got %.*s",
