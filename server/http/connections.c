@@ -41,6 +41,10 @@
 #define IDLE_GRACE_MS 100
 #define DRAIN_TICK_MS 20
 
+/* How long a connection counts that was handed to libmicrohttpd and is not open yet. It
+ * says nothing of one that it has no memory for, which would else count for ever. */
+#define COMING_MS 1000
+
 /* Ended connections that one tick describes in the log; the rest is counted. */
 #define MOST_LOGGED 16
 
@@ -65,7 +69,8 @@ struct connections {
   pthread_cond_t settled; /* for connections_drain() */
   pthread_t watchdog;
   struct connection *first;
-  size_t coming; /* accepted, but not opened yet */
+  size_t coming;     /* accepted, but not opened yet */
+  int64_t last_came; /* when the last of them was */
   size_t count, admitted, under_way;
   bool stopping; /* no suspension any more */
   bool finished; /* the watchdog ends */
@@ -219,8 +224,10 @@ void connections_free(struct connections *connections) {
 }
 
 void connections_expect(struct connections *connections) {
+  int64_t now = deadline_now();
   pthread_mutex_lock(&connections->mutex);
   connections->coming++;
+  connections->last_came = now;
   pthread_mutex_unlock(&connections->mutex);
 }
 
@@ -282,11 +289,13 @@ void connections_close(struct connections *connections, struct connection *conne
   metrics_add(connections->config.metrics, METRIC_CONNECTIONS, -1);
 }
 
-size_t connections_count(struct connections *connections) {
+size_t connections_taken(struct connections *connections) {
+  int64_t now = deadline_now();
   pthread_mutex_lock(&connections->mutex);
-  size_t count = connections->count;
+  if (now - connections->last_came >= COMING_MS) connections->coming = 0;
+  size_t taken = connections->count + connections->coming;
   pthread_mutex_unlock(&connections->mutex);
-  return count;
+  return taken;
 }
 
 /* Under the mutex. */
@@ -378,7 +387,6 @@ void connections_resume_all(struct connections *connections) {
  * left that a request may be on its way on. */
 static bool drain_idle(struct connections *connections, int64_t start) {
   int64_t now = deadline_now();
-  /* One that libmicrohttpd could not take after all counts as coming for ever. */
   bool quiet = connections->coming == 0 || now - start >= NEW_GRACE_MS;
   for (struct connection *c = connections->first; c; c = c->next) {
     if (c->cut) continue;

@@ -40,8 +40,8 @@ void connections_close(struct connections *connections, struct connection *conne
 #define CONNECTION_PEER_MAX 64
 void connection_peer(struct MHD_Connection *mhd, char *text, size_t size);
 
-/* Open ones, served or not. */
-size_t connections_count(struct connections *connections);
+/* Open ones, served or not, and those that are about to be opened. */
+size_t connections_taken(struct connections *connections);
 
 /* False where the connection was cut already: nothing can be answered on it. */
 bool connections_enter(struct connections *connections, struct connection *connection,

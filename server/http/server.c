@@ -6,9 +6,11 @@
  * once per I/O thread, without a listening socket of its own and without its
  * thread pool, which does not go with that; connections are dealt out in turn.
  *
- * Three limits on connections, from the inside out: max_connections are
- * served; some more are accepted so that they can be told 503 instead of
- * waiting in the dark; libmicrohttpd's own limit lies above both and is never met.
+ * Two limits on connections, from the inside out: max_connections are served;
+ * some more are accepted so that they can be told 503, and the rest waits in the
+ * kernel. libmicrohttpd has to have no limit of its own: up to 0.9.75 the thread
+ * that meets it goes on with a lock taken, and waits for itself for ever at the
+ * next connection.
  *
  * Its timeout stays off: it would count inactivity in every phase alike, and
  * every phase has a deadline here (deadline.c).
@@ -18,6 +20,7 @@
  * in the I/O threads' own structs. */
 #include "http/server.h"
 
+#include <limits.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
@@ -81,7 +84,7 @@ static void accepted(void *context, int descriptor, const struct sockaddr *addre
 
 static bool has_room(void *context) {
   struct http_server *server = context;
-  return connections_count(server->connections) < most_open(&server->config);
+  return connections_taken(server->connections) < most_open(&server->config);
 }
 
 static struct MHD_Daemon *start_daemon(struct io_thread *thread) {
@@ -90,13 +93,13 @@ static struct MHD_Daemon *start_daemon(struct io_thread *thread) {
                    MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ERROR_LOG;
   /* A lenient parser's only strictness is to hang up on what head.c answers. */
   int strictness = head_parser_is_lenient() ? 0 : 1;
-  return MHD_start_daemon(
-      flags, 0, NULL, NULL, request_step, thread, MHD_OPTION_EXTERNAL_LOGGER, log_message, server,
-      MHD_OPTION_STRICT_FOR_CLIENT, strictness, MHD_OPTION_CONNECTION_LIMIT,
-      2 * most_open(&server->config), MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)CONNECTION_MEMORY,
-      MHD_OPTION_URI_LOG_CALLBACK, request_begin, thread, MHD_OPTION_UNESCAPE_CALLBACK,
-      leave_escaped, server, MHD_OPTION_NOTIFY_COMPLETED, request_end, thread,
-      MHD_OPTION_NOTIFY_CONNECTION, connection_changed, server, MHD_OPTION_END);
+  return MHD_start_daemon(flags, 0, NULL, NULL, request_step, thread, MHD_OPTION_EXTERNAL_LOGGER,
+                          log_message, server, MHD_OPTION_STRICT_FOR_CLIENT, strictness,
+                          MHD_OPTION_CONNECTION_LIMIT, UINT_MAX, MHD_OPTION_CONNECTION_MEMORY_LIMIT,
+                          (size_t)CONNECTION_MEMORY, MHD_OPTION_URI_LOG_CALLBACK, request_begin,
+                          thread, MHD_OPTION_UNESCAPE_CALLBACK, leave_escaped, server,
+                          MHD_OPTION_NOTIFY_COMPLETED, request_end, thread,
+                          MHD_OPTION_NOTIFY_CONNECTION, connection_changed, server, MHD_OPTION_END);
 }
 
 /* The soft limit is raised as far as it may be and has to be. */

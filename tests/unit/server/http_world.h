@@ -69,6 +69,7 @@ struct world_limits {
   size_t max_body_bytes;
   unsigned body_timeout_seconds;
   void (*answer_put_off)(void *api, void **put_off);
+  unsigned io_threads, max_connections; /* 0: 2 and 50 */
 };
 
 static inline struct world *start_world_of(const struct http_route *routes,
@@ -79,8 +80,9 @@ static inline struct world *start_world_of(const struct http_route *routes,
   world->metrics = metrics_create(operations, count);
   ck_assert_ptr_nonnull(world->metrics);
   const struct http_config config = {.address = "127.0.0.1",
-                                     .io_threads = 2,
-                                     .max_connections = 50,
+                                     .io_threads = limits->io_threads ? limits->io_threads : 2,
+                                     .max_connections =
+                                         limits->max_connections ? limits->max_connections : 50,
                                      .max_body_bytes = limits->max_body_bytes,
                                      .head_timeout_seconds = 30,
                                      .body_timeout_seconds = limits->body_timeout_seconds,

@@ -171,9 +171,10 @@ static const struct http_route routes[] = {
 static const char *const operations[ROUTES] = {"holds", "later",  "waits",   "show",
                                                "look",  "change", "nothing", "outgrows"};
 
+static const struct world_limits limits = {
+    .max_body_bytes = 1000, .body_timeout_seconds = 30, .answer_put_off = answer_later};
+
 static struct world *start_world(void) {
-  const struct world_limits limits = {
-      .max_body_bytes = 1000, .body_timeout_seconds = 30, .answer_put_off = answer_later};
   return start_world_of(routes, operations, ROUTES, &limits);
 }
 
@@ -590,6 +591,35 @@ START_TEST(test_stop_while_answers_are_put_off) {
 }
 END_TEST
 
+/* More clients than are even refused one by one, all of them while the only thread that
+ * could take them is busy. No more than the backlog is sure to hold: what is beyond it
+ * tries again at doubling intervals. */
+START_TEST(test_a_flood_while_the_thread_is_busy) {
+  enum { FLOOD = 140 };
+  struct world_limits narrow = limits;
+  narrow.io_threads = narrow.max_connections = 1;
+  struct world *world = start_world_of(routes, operations, ROUTES, &narrow);
+  int holder = connect_to(world), clients[FLOOD];
+  static char text[4096];
+  send_text(holder, GET("/holds"));
+  wait_for_under_way(world, 1);
+  for (size_t i = 0; i < FLOOD; i++) {
+    clients[i] = connect_to(world);
+    send_text(clients[i], GET("/v1/things/cats"));
+  }
+  usleep(100000); /* they are accepted meanwhile, as far as they are */
+  world->let_go = true;
+  expect(receive(holder, text, sizeof text), "\r\n\r\nlet go");
+  for (size_t i = 0; i < FLOOD; i++) {
+    expect(receive(clients[i], text, sizeof text), "HTTP/1.1 503 ");
+    close(clients[i]);
+  }
+  expect(ask(holder, GET("/v1/things/cats")), "HTTP/1.1 201 ");
+  close(holder);
+  free_world(world);
+}
+END_TEST
+
 START_TEST(test_starts_that_fail) {
   struct world *world = start_world();
   const struct {
@@ -624,4 +654,4 @@ UNIT_MAIN("http_server", test_handler_and_reply, test_absent_is_empty, test_patc
           test_no_connection_while_draining, test_stop_with_lost_requests, test_stop_without_drain,
           test_answers_put_off, test_a_lone_client_is_not_put_off,
           test_a_client_that_leaves_while_put_off, test_stop_while_answers_are_put_off,
-          test_starts_that_fail)
+          test_a_flood_while_the_thread_is_busy, test_starts_that_fail)
