@@ -375,7 +375,6 @@ INLINE void weigh_block(attn_dtype dtype, size_t vecs, const struct weighing *wo
     struct weighing wide = *work;
     wide.values = widened;
     wide.dim = vecs * LANES;
-    wide.far = false;
     weigh_widened(vecs, &wide);
   }
 }

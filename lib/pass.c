@@ -209,18 +209,14 @@ struct meeting {
 
 /* What is wanted once the scores with tile t are computed. `fresh`: this worker meets the
  * tile for the first time, or others in between. */
-static struct attn_ahead after_scores(const struct pass *pass, const struct meeting *now, size_t t,
-                                      bool strips, bool fresh) {
-  const struct attn_pass_plan *plan = pass->plan;
-  const attn_snapshot *memory = plan->memory;
-  const bool last = t + 1 == now->end;
-  if (!last || plan->combination.select) {
-    const size_t next = last ? now->following : t + 1;
-    return next != t ? attn_tile_keys_ahead(&plan->tiles[next], memory->key_dim)
-                     : (struct attn_ahead){0};
-  }
-  return fresh && !strips ? attn_tile_values_ahead(&plan->tiles[now->tile], memory->value_dim)
-                          : (struct attn_ahead){0};
+static struct attn_ahead after_scores(const struct attn_pass_plan *plan,
+                                      const struct attn_scored_run *scored, size_t t, bool fresh) {
+  if (!scored->fetching) return (struct attn_ahead){0};
+  if (t + 1 < scored->index + scored->tile_count)
+    return attn_tile_keys_ahead(&plan->tiles[t + 1], plan->memory->key_dim);
+  if (plan->combination.select) return scored->ahead;
+  return fresh && !scored->strips ? attn_tile_values_ahead(scored->tiles, plan->memory->value_dim)
+                                  : (struct attn_ahead){0};
 }
 
 static attn_status score_run(struct pass *pass, struct desk *desk, const struct meeting *now,
@@ -241,7 +237,7 @@ static attn_status score_run(struct pass *pass, struct desk *desk, const struct 
         pass->scorer.kernels->widen_values(desk->wide_values, &tile->values, tile->rows,
                                            plan->memory->value_dim);
     }
-    if (scored->fetching) desk->scratch.ahead = after_scores(pass, now, t, scored->strips, fresh);
+    desk->scratch.ahead = after_scores(plan, scored, t, fresh);
     if (plan->fast)
       attn_scorer_fast(&pass->scorer, tile, &desk->scratch, pass->queries, now->first, now->count,
                        (struct attn_sheet){desk->sheet.scores + scored->rows, desk->sheet.stride});
@@ -449,9 +445,7 @@ static attn_status meet_turn(struct pass *pass, struct desk *desk, size_t part,
                               .count = smaller(pass->step, pass->count - first),
                               .tile = from,
                               .end = end,
-                              .following = !ends        ? from
-                                           : end < last ? end
-                                                        : end - 1};
+                              .following = smaller(ends ? end : from, last - 1)};
   return meet_run(pass, desk, &now);
 }
 

@@ -67,11 +67,6 @@ START_TEST(test_by_the_oracle) {
 }
 END_TEST
 
-static void attend(const attn_snapshot *memory, const attn_request *request,
-                   const attn_pool *pool) {
-  CHECK_STATUS(ATTN_OK, attn_attend(memory, request, pool));
-}
-
 /* Asked together, and each by itself. */
 static void check_company(const attn_snapshot *memory, const float *queries, attn_request request,
                           const attn_pool *pool) {
@@ -84,13 +79,13 @@ static void check_company(const attn_snapshot *memory, const float *queries, att
   request.query_count = QUERIES;
   request.outputs = outputs;
   request.weights = weights;
-  attend(memory, &request, pool);
+  CHECK_STATUS(ATTN_OK, attn_attend(memory, &request, pool));
   request.query_count = 1;
   request.outputs = alone;
   request.weights = own;
   for (size_t q = 0; q < QUERIES; q++) {
     request.queries = queries + q * dk;
-    attend(memory, &request, pool);
+    CHECK_STATUS(ATTN_OK, attn_attend(memory, &request, pool));
     ck_assert_msg(same_bits(alone, outputs + q * dv, dv), "query %zu: another output", q);
     ck_assert_msg(same_bits(own, weights + q * ROWS, ROWS), "query %zu: other weights", q);
   }
