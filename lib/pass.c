@@ -11,7 +11,10 @@
  * queries too.
  *
  * Cutting the rows finer than workers was rejected: each part costs a state of queries x
- * value_dim. */
+ * value_dim. So was reading backwards every other time, to begin with what a cache still
+ * has of the last pass: a single query on 100 MB took 6 % less beside a cache of 32 MB, on
+ * 60 MB of wide rows 3 % more, and what runs add would have to be kept until it can be
+ * added up in their order. */
 #include "pass.h"
 
 #include <math.h>
