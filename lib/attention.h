@@ -397,8 +397,8 @@ ATTN_PUBLIC attn_status attn_snapshot_assemble(attn_snapshot **made, const attn_
  * once, on any threads and in any order, and returns when all are done.
  * `workers` is how many can run at the same time; it decides how the work is
  * cut. run() may be called by several threads at once. pause() may be NULL; it
- * is called by every task between two tiles, so that a thread with something
- * more urgent can do that first.
+ * is called by every task between two runs of tiles (some hundred rows), so that a
+ * thread with something more urgent can do that first.
  *
  * lend() may be NULL, then room for a call comes from malloc(). It returns `bytes`
  * of memory (a power of two, at least 16 KiB) that begin at a multiple of 64, or

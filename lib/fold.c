@@ -4,7 +4,9 @@
  *        their logarithms. The state is (max, sum, outputs) with weights
  *        relative to exp(max), rescaled when the maximum grows: the online
  *        softmax of Milakov & Gimelshein 2018 as in FlashAttention (Dao et al.
- *        2022). Two states merge by rescaling both to the larger maximum.
+ *        2022). Two states merge by rescaling both to the larger maximum. In
+ *        float32 a run is first weighed by itself, relative to its own maximum,
+ *        so that several may be at once though they are added up in order.
  * mass   sum, none, sigmoid: plain sums.
  *
  * States are float64 in both arithmetics: adding a float32 product of some
@@ -23,6 +25,7 @@
 #include "fold.h"
 
 #include <cblas.h>
+#include <float.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -140,11 +143,10 @@ static void weigh_run(const struct attn_fold *fold, const struct attn_fold_plan 
   }
 }
 
-attn_status attn_fold_fast(struct attn_fold *fold, const struct attn_fold_plan *plan,
-                           const struct attn_scored_run *scored, float *scores, float *product) {
-  const size_t rows = scored->rows, stride = scored->stride, dim = plan->value_dim;
-  const size_t first = scored->tiles->first;
-  double factors[ATTN_FOLD_QUERIES];
+attn_status attn_fold_fast(const struct attn_fold *fold, const struct attn_fold_plan *plan,
+                           const struct attn_scored_run *scored, float *scores,
+                           struct attn_share *share) {
+  const size_t rows = scored->rows, stride = scored->stride, first = scored->tiles->first;
   attn_status status = ATTN_OK;
   for (size_t q = 0; q < scored->count && status == ATTN_OK; q++) {
     const size_t state = scored->first + q;
@@ -152,22 +154,38 @@ attn_status attn_fold_fast(struct attn_fold *fold, const struct attn_fold_plan *
     const double most = (double)plan->kernels->row_max(row, rows);
     if (plan->top > 0 && most > fold->largest[state].threshold)
       status = attn_selection_offer_floats(&fold->largest[state], row, rows, first, plan->kernels);
-    factors[q] = raise_max(fold, state, most, 1);
-    fold->sum[state] += plan->kernels->row_exp(row, rows, (float)fold->max[state]);
+    share->max[q] = most;
+    share->sum[q] = plan->kernels->row_exp(row, rows, fmaxf((float)most, -FLT_MAX));
     if (plan->weights) {
       memcpy(weights_at(plan, scored, q), row, rows * sizeof *row);
-      set_anchors(plan, scored, q, fold->max[state]);
+      set_anchors(plan, scored, q, most);
     }
     const struct attn_tile *tile = scored->tiles;
     for (size_t done = 0; done < rows && tile->values.scales; done += tile++->rows)
       plan->kernels->row_times(row + done, tile->values.scales, tile->rows);
   }
-  if (status != ATTN_OK) return status;
-  weigh_run(fold, plan, scored, scores, product);
-  for (size_t q = 0; q < scored->count; q++)
-    plan->kernels->row_fold(fold->outputs + (scored->first + q) * dim, product + q * dim, dim,
-                            factors[q]);
-  return ATTN_OK;
+  if (status == ATTN_OK) weigh_run(fold, plan, scored, scores, share->product);
+  return status;
+}
+
+/* A share below the maximum so far is scaled down by a factor in float32, which is as exact
+ * as its weights are, and spares a call of exp() for each query and run. */
+void attn_fold_add(struct attn_fold *fold, const struct attn_fold_plan *plan, size_t first,
+                   size_t count, const struct attn_share *share) {
+  const size_t dim = plan->value_dim;
+  double before[ATTN_FOLD_QUERIES];
+  float factors[ATTN_FOLD_QUERIES];
+  for (size_t q = 0; q < count; q++) {
+    before[q] = raise_max(fold, first + q, share->max[q], 1);
+    factors[q] =
+        share->max[q] < fold->max[first + q] ? (float)(share->max[q] - fold->max[first + q]) : 0;
+  }
+  plan->kernels->row_exp(factors, count, 0);
+  for (size_t q = 0; q < count; q++) {
+    fold->sum[first + q] += (double)factors[q] * share->sum[q];
+    plan->kernels->row_fold(fold->outputs + (first + q) * dim, share->product + q * dim, dim,
+                            before[q], (double)factors[q]);
+  }
 }
 
 /* ---- float64 ---- */

@@ -63,8 +63,8 @@ struct attn_kernels {
   /* outputs[q * dim + i] = sum_r weights[q * stride + r] * values[r * dim + i], or +=;
    * reads up to 16 numbers past the values. */
   void (*weigh_values)(const struct attn_weighing *weighing, float *outputs);
-  /* sums[i] = factor * sums[i] + terms[i] */
-  void (*row_fold)(double *sums, const float *terms, size_t n, double factor);
+  /* sums[i] = before * sums[i] + factor * terms[i] */
+  void (*row_fold)(double *sums, const float *terms, size_t n, double before, double factor);
   /* to[i] = from[i] */
   void (*row_widen)(double *to, const float *from, size_t n);
   /* to[i] = factor * from[i] */

@@ -1,11 +1,11 @@
 /* One pass: scores tile by tile, folded or selected from, merged, finished.
  *
  * The rows are cut into parts; a worker begins with one of them. Queries go through a
- * part in steps, a run of tiles at a time, and workers take turns at that (turns.h); so
- * they share nothing that is written but `status` and whose turn it is. When all are
- * done the parts are merged in order of rows: the answer may depend on how many
- * workers there are (by less than a unit in the last place, mostly), never on which was
- * faster or on what else was asked in the same batch.
+ * part in steps, a run of tiles at a time, and workers take turns at that (turns.h): a
+ * state belongs to whoever has the turn, and nothing else that is written is shared but
+ * `status` and whose turn it is. When all are done the parts are merged in order of rows:
+ * the answer may depend on how many workers there are (by less than a unit in the last
+ * place, mostly), never on which was faster or on what else was asked in the same batch.
  *
  * Where there is one part, whoever takes a step through its last tiles finishes its
  * queries too.
@@ -158,7 +158,7 @@ struct desk {
   struct attn_room room;
   struct attn_scratch scratch;
   struct attn_sheet sheet; /* step x run */
-  float *product;
+  struct attn_share share;
   double *wide_scores, *wide_values;
   const struct attn_tile *entered; /* the last one that was met */
 };
@@ -177,8 +177,8 @@ static attn_status desk_make(struct desk *desk, const struct pass *pass) {
   if (status != ATTN_OK) return status;
   if (fast) {
     desk->sheet = (struct attn_sheet){attn_room_take(&desk->room, scores, sizeof(float)), stride};
-    desk->product = attn_room_take(&desk->room, products, sizeof *desk->product);
-    return desk->sheet.scores && desk->product ? ATTN_OK : ATTN_NO_MEMORY;
+    desk->share.product = attn_room_take(&desk->room, products, sizeof *desk->share.product);
+    return desk->sheet.scores && desk->share.product ? ATTN_OK : ATTN_NO_MEMORY;
   }
   desk->wide_scores = attn_room_take(&desk->room, scores, sizeof *desk->wide_scores);
   desk->wide_values = attn_room_take(&desk->room, values, sizeof *desk->wide_values);
@@ -225,11 +225,9 @@ static struct attn_ahead after_scores(const struct attn_pass_plan *plan,
 static attn_status score_run(struct pass *pass, struct desk *desk, const struct meeting *now,
                              struct attn_scored_run *scored) {
   const struct attn_pass_plan *plan = pass->plan;
-  const attn_pool *pool = plan->pool;
   for (size_t t = now->tile; t < now->end; scored->rows += plan->tiles[t++].rows) {
     const struct attn_tile *tile = &plan->tiles[t];
     const bool fresh = desk->entered != tile;
-    if (pool && pool->pause) pool->pause(pool->context);
     if (is_cancelled(plan->request)) return ATTN_CANCELLED;
     if (status_of(pass) != ATTN_OK) return status_of(pass);
     desk->scratch.ahead = (struct attn_ahead){0};
@@ -274,7 +272,7 @@ static attn_status meet_run(struct pass *pass, struct desk *desk, const struct m
   if (plan->combination.select) return select_from(pass, desk, now->part, &scored);
   if (plan->fast)
     return attn_fold_fast(&pass->folds[now->part], &pass->fold_plan, &scored, desk->sheet.scores,
-                          desk->product);
+                          &desk->share);
   return attn_fold_exact(&pass->folds[now->part], &pass->fold_plan, &scored, desk->wide_scores,
                          desk->wide_values);
 }
@@ -454,17 +452,22 @@ static attn_status meet_turn(struct pass *pass, struct desk *desk, size_t part,
 
 /* Until all turns are over, or taken by others. */
 static attn_status meet_part(struct pass *pass, struct desk *desk, size_t part, size_t home) {
+  const attn_pool *pool = pass->plan->pool;
   struct attn_turns *turns = &pass->turns[part];
+  struct attn_fold *fold = pass->folds ? &pass->folds[part] : NULL;
   struct attn_turn turn = {0};
   attn_status status = ATTN_OK;
   while (status == ATTN_OK && status_of(pass) == ATTN_OK && attn_turns_take(turns, home, &turn)) {
     const size_t first = turn.step * pass->step, end = smaller(first + pass->step, pass->count);
-    if (pass->folds && turn.run == 0)
-      attn_fold_begin(&pass->folds[part], &pass->fold_plan, first, end);
+    if (fold && turn.run == 0) attn_fold_begin(fold, &pass->fold_plan, first, end);
     status = meet_turn(pass, desk, part, &turn);
+    attn_turns_wait(turns, &turn);
+    if (status == ATTN_OK && fold && pass->plan->fast)
+      attn_fold_add(fold, &pass->fold_plan, first, end - first, &desk->share);
     if (status == ATTN_OK && pass->plan->parts == 1 && turn.run + 1 == turns->runs)
       finish_queries(pass, first, end);
     attn_turns_give_back(turns, &turn);
+    if (pool && pool->pause) pool->pause(pool->context);
   }
   return status;
 }
@@ -519,16 +522,23 @@ struct attn_query_map attn_pass_query_map(const struct attn_pass_plan *plan, boo
 static attn_status make_turns(struct pass *pass) {
   const struct attn_pass_plan *plan = pass->plan;
   const size_t steps = divided_up(pass->count, pass->step);
+  /* a selection is offered candidates in the order of the rows */
+  const bool adds =
+      plan->fast && !plan->combination.select && plan->request->weights_mode != ATTN_WEIGHTS_TOP;
+  const size_t together = adds ? 2 : 1;
   pass->turns = attn_room_take(plan->room, plan->parts, sizeof *pass->turns);
   if (!pass->turns) return ATTN_NO_MEMORY;
   for (size_t part = 0; part < plan->parts; part++) {
     const size_t tiles = part_begins(plan, part + 1) - part_begins(plan, part);
     struct attn_turns *turns = &pass->turns[part];
-    *turns = (struct attn_turns){.steps = steps, .runs = divided_up(tiles, pass->run)};
-    turns->states = attn_room_take(plan->room, steps, sizeof *turns->states);
-    if (!turns->states) return ATTN_NO_MEMORY;
-    for (size_t step = 0; step < steps; step++)
-      atomic_init(&turns->states[step], 0);
+    *turns = (struct attn_turns){
+        .steps = steps, .runs = divided_up(tiles, pass->run), .together = together};
+    turns->progress = attn_room_take(plan->room, steps, sizeof *turns->progress);
+    if (!turns->progress) return ATTN_NO_MEMORY;
+    for (size_t step = 0; step < steps; step++) {
+      atomic_init(&turns->progress[step].taken, 0);
+      atomic_init(&turns->progress[step].over, 0);
+    }
   }
   return ATTN_OK;
 }

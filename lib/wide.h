@@ -8,9 +8,9 @@
 #include "kernels.h"
 #include "lanes.h"
 
-static void row_fold(double *sums, const float *terms, size_t n, double factor) {
+static void row_fold(double *sums, const float *terms, size_t n, double before, double factor) {
   for (size_t i = 0; i < n; i++)
-    sums[i] = factor * sums[i] + (double)terms[i];
+    sums[i] = before * sums[i] + factor * (double)terms[i];
 }
 
 static void row_widen(double *to, const float *from, size_t n) {

@@ -12,7 +12,7 @@
  * due time stands behind it. First come, first served was rejected: one batch
  * over a large memory would hold up a thousand small requests.
  *
- * A long job that runs is also no obstacle: between two tiles the library calls
+ * A long job that runs is also no obstacle: between two runs of tiles the library calls
  * pause(), and a job that is due and many times shorter is run right there, on
  * the same stack. Depth is bounded by that factor, and a job is let in only
  * while those before it have taken no more than half of the time, so that a

@@ -28,33 +28,39 @@ static void *take_turns(void *argument) {
   table *at = mine->at;
   struct attn_turn turn = {0};
   while (attn_turns_take(&at->turns, mine->home, &turn)) {
-    if (at->done[turn.step]++ != turn.run) atomic_fetch_add(&at->out_of_order, 1);
     atomic_fetch_add(&at->taken, 1);
+    attn_turns_wait(&at->turns, &turn);
+    if (at->done[turn.step]++ != turn.run) atomic_fetch_add(&at->out_of_order, 1);
     attn_turns_give_back(&at->turns, &turn);
   }
   return NULL;
 }
 
-START_TEST(test_each_once_and_in_order) {
-  atomic_size_t states[STEPS];
-  for (size_t s = 0; s < STEPS; s++)
-    atomic_init(&states[s], 0);
-  table at = {.turns = {STEPS, RUNS, states}};
+static void check_each_once_and_in_order(size_t steps, size_t together) {
+  struct attn_progress progress[STEPS] = {{0}};
+  table at = {.turns = {steps, RUNS, together, progress}};
   taker takers[THREADS];
   for (size_t i = 0; i < THREADS; i++) {
-    takers[i] = (taker){.at = &at, .home = i * STEPS / THREADS};
+    takers[i] = (taker){.at = &at, .home = i * steps / THREADS};
     ck_assert_int_eq(pthread_create(&takers[i].thread, NULL, take_turns, &takers[i]), 0);
   }
   for (size_t i = 0; i < THREADS; i++)
     pthread_join(takers[i].thread, NULL);
-  ck_assert_uint_eq(at.taken, STEPS * RUNS);
+  ck_assert_uint_eq(at.taken, steps * RUNS);
   ck_assert_uint_eq(at.out_of_order, 0);
+}
+
+START_TEST(test_each_once_and_in_order) {
+  for (size_t together = 1; together <= 3; together++) {
+    check_each_once_and_in_order(STEPS, together);
+    check_each_once_and_in_order(1, together);
+  }
 }
 END_TEST
 
 START_TEST(test_the_last_ones_first) {
-  atomic_size_t states[3] = {0, 0, 0};
-  struct attn_turns turns = {3, 2, states};
+  struct attn_progress progress[3] = {{0}};
+  struct attn_turns turns = {3, 2, 1, progress};
   struct attn_turn a = {0}, b = {0}, c = {0}, d = {0};
   ck_assert(attn_turns_take(&turns, 1, &a) && a.step == 1 && a.run == 0);
   ck_assert(attn_turns_take(&turns, 1, &b) && b.step == 2 && b.run == 0);
@@ -72,6 +78,27 @@ START_TEST(test_the_last_ones_first) {
   ck_assert(attn_turns_take(&turns, 2, &b) && b.step == 0 && b.run == 1);
   attn_turns_give_back(&turns, &b);
   ck_assert(!attn_turns_take(&turns, 0, &a));
+}
+END_TEST
+
+/* Only where all steps are with somebody is one shared, and by no more than may be. */
+START_TEST(test_together) {
+  struct attn_progress progress[2] = {{0}};
+  struct attn_turns turns = {2, 3, 2, progress};
+  struct attn_turn a = {0}, b = {0}, c = {0}, d = {0};
+  ck_assert(attn_turns_take(&turns, 0, &a) && a.step == 0 && a.run == 0);
+  ck_assert(attn_turns_take(&turns, 0, &b) && b.step == 1 && b.run == 0);
+  ck_assert(attn_turns_take(&turns, 1, &c) && c.step == 1 && c.run == 1);
+  ck_assert(attn_turns_take(&turns, 1, &d) && d.step == 0 && d.run == 1);
+  struct attn_turn none = {0};
+  ck_assert(!attn_turns_take(&turns, 0, &none));
+  attn_turns_give_back(&turns, &b);
+  attn_turns_give_back(&turns, &c);
+  ck_assert(attn_turns_take(&turns, 0, &b) && b.step == 1 && b.run == 2);
+  ck_assert(!attn_turns_take(&turns, 0, &none));
+  attn_turns_give_back(&turns, &a);
+  ck_assert(attn_turns_take(&turns, 1, &a) && a.step == 0 && a.run == 2);
+  ck_assert(!attn_turns_take(&turns, 1, &none));
 }
 END_TEST
 
@@ -118,6 +145,7 @@ int main(void) {
   Suite *suite = suite_create("turns");
   add_test(suite, "each once and in order", test_each_once_and_in_order);
   add_test(suite, "the last ones first", test_the_last_ones_first);
+  add_test(suite, "together", test_together);
   add_test(suite, "the first one does it all", test_the_first_one_does_it_all);
   return run_suite(suite);
 }
