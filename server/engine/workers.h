@@ -27,7 +27,7 @@ bool workers_submit(void *context, void (*run)(void *argument), void *argument, 
 size_t workers_queue_length(struct workers *workers);
 
 /* For attn_attend() on one of the workers: slices are run by the caller and by
- * whichever workers are idle, and between tiles a short job may be let in. */
+ * whichever workers are idle, and between runs of tiles a short job may be let in. */
 attn_pool workers_pool(struct workers *workers);
 
 #endif
