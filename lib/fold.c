@@ -145,7 +145,7 @@ static void weigh_run(const struct attn_fold *fold, const struct attn_fold_plan 
 
 attn_status attn_fold_fast(const struct attn_fold *fold, const struct attn_fold_plan *plan,
                            const struct attn_scored_run *scored, float *scores,
-                           struct attn_share *share) {
+                           const struct attn_share *share) {
   const size_t rows = scored->rows, stride = scored->stride, first = scored->tiles->first;
   attn_status status = ATTN_OK;
   for (size_t q = 0; q < scored->count && status == ATTN_OK; q++) {

@@ -65,17 +65,17 @@ struct attn_scored_run {
 /* What a run adds to the states of queries, in float32: weights are relative to its own
  * largest scores. */
 struct attn_share {
-  double max[ATTN_FOLD_QUERIES], sum[ATTN_FOLD_QUERIES];
-  float *product; /* count x value_dim: sum of weight * value */
+  double *max, *sum; /* count */
+  float *product;    /* count x value_dim: sum of weight * value */
 };
 
-/* The scores are overwritten by weights. In float32 they become a share, whose product
- * has room, and the states are left alone but for the largest weights that `top` keeps;
+/* The scores are overwritten by weights. In float32 they become a share, which has
+ * room, and the states are left alone but for the largest weights that `top` keeps;
  * shares are added in the order of the rows. In float64 there is one tile, scores are its
  * rows apart, and `wide_values` holds its values. */
 attn_status attn_fold_fast(const struct attn_fold *fold, const struct attn_fold_plan *plan,
                            const struct attn_scored_run *scored, float *scores,
-                           struct attn_share *share);
+                           const struct attn_share *share);
 void attn_fold_add(struct attn_fold *fold, const struct attn_fold_plan *plan, size_t first,
                    size_t count, const struct attn_share *share);
 attn_status attn_fold_exact(struct attn_fold *fold, const struct attn_fold_plan *plan,

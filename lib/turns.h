@@ -10,6 +10,9 @@
  * takes turns in others; so all end at about the same time though one was held up, and
  * the answer is the same to the bit.
  *
+ * Where what runs add is kept apart and added later there is no order to keep to: as many as
+ * like take turns, and nobody waits.
+ *
  * Nobody may hold a turn while it waits for anything but that, or lets others in: whoever
  * has the next one would wait for it, and may be what it waits for.
  *
@@ -20,7 +23,7 @@
  *
  * Threads: `progress` is all there is. Whoever has the first turn of a step that is not
  * over owns its queries' state of the part; attn_turns_wait() acquires what giving back
- * the one before released. */
+ * the one before released, and giving back the last one what all the others did. */
 #ifndef ATTN_TURNS_H
 #define ATTN_TURNS_H
 
@@ -38,7 +41,7 @@ struct attn_progress {
 /* Of one part. */
 struct attn_turns {
   size_t steps, runs;
-  size_t together; /* how many may have turns of one step */
+  size_t together; /* how many may have turns of one step; SIZE_MAX: in any order */
   struct attn_progress *progress;
 };
 
@@ -81,9 +84,10 @@ static inline void attn_turns_wait(const struct attn_turns *turns, const struct 
     sched_yield();
 }
 
-/* After attn_turns_wait(). */
-static inline void attn_turns_give_back(struct attn_turns *turns, const struct attn_turn *turn) {
-  atomic_store_explicit(&turns->progress[turn->step].over, turn->run + 1, memory_order_release);
+/* After attn_turns_wait(), where there is an order. True for the last turn of a step to be over. */
+static inline bool attn_turns_give_back(struct attn_turns *turns, const struct attn_turn *turn) {
+  atomic_size_t *over = &turns->progress[turn->step].over;
+  return atomic_fetch_add_explicit(over, 1, memory_order_acq_rel) + 1 == turns->runs;
 }
 
 #endif
