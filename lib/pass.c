@@ -1,4 +1,4 @@
-/* One pass: scores tile by tile, folded or selected from, merged, finished.
+/* One pass: scores tile by tile, folded or selected from, merged, answered (answer.c).
  *
  * The rows are cut into parts; a worker begins with one of them. Queries go through a
  * part in steps, a run of tiles at a time, and workers take turns at that (turns.h): a
@@ -26,6 +26,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "answer.h"
 #include "pool.h"
 #include "turns.h"
 
@@ -301,132 +302,29 @@ static attn_status meet_run(struct pass *pass, struct desk *desk, const struct m
                          desk->wide_values);
 }
 
-/* ---- Finishing ---- */
+/* ---- Finishing (answer.c) ---- */
 
-/* Candidates with their weights, in the order of the reply. `others` rows of
- * the memory are no candidates and have weight 0: they take their places before
- * negative weights, and are left out like every row of weight 0. */
-static void answer_largest(const struct pass *pass, size_t q, struct attn_candidate *items,
-                           size_t count, size_t others) {
-  const attn_request *request = pass->plan->request;
-  const size_t query = pass->queries->which[q];
-  const size_t room = smaller(request->top, pass->plan->memory->rows);
-  attn_candidates_order(items, count);
-  size_t kept = 0, place = 0;
-  for (size_t i = 0; i < count; i++, place++) {
-    if (items[i].weight < 0) {
-      place += others;
-      others = 0;
-    }
-    if (place >= room) break;
-    if ((float)items[i].weight != 0)
-      request->largest[query * room + kept++] =
-          (attn_weight){.row = items[i].row, .weight = (float)items[i].weight};
-  }
-  request->largest_count[query] = kept;
-}
-
-static attn_status answer_outputs(float *outputs, const double *sums, size_t dim, double factor) {
-  const struct attn_kernels *kernels = attn_kernels();
-  kernels->row_narrow(outputs, sums, dim, factor);
-  return kernels->all_finite(outputs, dim) ? ATTN_OK : ATTN_NOT_REPRESENTABLE;
-}
-
-static const struct attn_tile *tile_of_row(const struct attn_pass_plan *plan, size_t row) {
-  size_t low = 0, high = plan->tile_count;
-  while (high - low > 1) {
-    const size_t middle = low + (high - low) / 2;
-    if (plan->tiles[middle].first <= row)
-      low = middle;
-    else
-      high = middle;
-  }
-  return &plan->tiles[low];
-}
-
-/* output = sum of weight * value over the candidates alone. */
-static attn_status gather(const struct pass *pass, struct attn_room *room, size_t q,
-                          const struct attn_selection *selection) {
-  const struct attn_pass_plan *plan = pass->plan;
-  const struct attn_kernels *kernels = pass->scorer.kernels;
-  const size_t dim = plan->memory->value_dim;
-  float *output = plan->request->outputs + pass->queries->which[q] * dim;
-  double *sums = attn_room_take(room, dim, sizeof *sums);
-  double *value = attn_room_take(room, dim, sizeof *value);
-  if (!sums || !value) return ATTN_NO_MEMORY;
-  memset(sums, 0, dim * sizeof *sums);
-  for (size_t c = 0; c < selection->count; c++) {
-    const struct attn_candidate *item = &selection->items[c];
-    if (item->weight == 0) continue;
-    const struct attn_tile *tile = tile_of_row(plan, item->row);
-    attn_tile_value(tile, item->row - tile->first, dim, value);
-    kernels->row_add_wide(sums, value, dim, item->weight);
-  }
-  return answer_outputs(output, sums, dim, 1);
-}
-
-/* Candidates that float32 has found get their float64 scores. */
-static attn_status judge(struct pass *pass, struct attn_room *room, size_t q,
-                         struct attn_selection *selection) {
-  struct attn_scratch scratch;
-  const attn_status status = attn_scratch_make(&scratch, room, &pass->judge, 1);
-  for (size_t c = 0; c < selection->count && status == ATTN_OK; c++) {
-    struct attn_candidate *item = &selection->items[c];
-    const struct attn_tile *tile = tile_of_row(pass->plan, item->row);
-    item->score = attn_scorer_exact_pair(&pass->judge, tile, item->row - tile->first, &scratch,
-                                         pass->queries, q);
-  }
-  return status;
+static struct attn_answering answering_of(struct pass *pass) {
+  return (struct attn_answering){.plan = pass->plan,
+                                 .queries = pass->queries,
+                                 .fold_plan = &pass->fold_plan,
+                                 .judge = &pass->judge};
 }
 
 static void select_task(void *argument, size_t q) {
   struct pass *pass = argument;
-  const attn_request *request = pass->plan->request;
-  const size_t rows = pass->plan->memory->rows;
+  const struct attn_answering answering = answering_of(pass);
   struct attn_selection *selection = &pass->selections[q];
-  struct attn_room room = attn_room_enter(pass->plan->pool, 0);
   attn_status status = ATTN_OK;
   for (size_t part = 1; part < pass->plan->parts && status == ATTN_OK; part++)
     status = attn_selection_merge(selection, &pass->selections[part * pass->count + q]);
-  if (status == ATTN_OK && pass->plan->fast) {
-    attn_selection_narrow(selection);
-    status = judge(pass, &room, q, selection);
-  }
-  if (status == ATTN_OK) {
-    attn_selection_sort(selection);
-    attn_selection_weigh(selection, request->normalization, pass->plan->combination.log);
-    status = gather(pass, &room, q, selection);
-  }
-  if (status == ATTN_OK && request->weights_mode == ATTN_WEIGHTS_FULL) {
-    float *weights = request->weights + pass->queries->which[q] * rows;
-    memset(weights, 0, rows * sizeof *weights);
-    for (size_t c = 0; c < selection->count; c++) {
-      const struct attn_candidate *item = &selection->items[c];
-      weights[item->row] = (float)item->weight;
-      if (!isfinite(weights[item->row])) status = ATTN_NOT_REPRESENTABLE;
-    }
-  }
-  if (status == ATTN_OK && request->weights_mode == ATTN_WEIGHTS_TOP)
-    answer_largest(pass, q, selection->items, selection->count, rows - selection->count);
-  attn_room_leave(&room);
+  if (status == ATTN_OK) status = attn_answer_selection(&answering, q, selection);
   if (status != ATTN_OK) fail_query(pass, status, q);
 }
 
-/* The K largest of a fold: by score, unless the total turned them around. */
-static void answer_fold_largest(struct pass *pass, size_t q) {
-  struct attn_fold *fold = &pass->folds[0];
-  const bool turned = fold->smallest && fold->sum[q] < 0;
-  struct attn_selection *from = turned ? &fold->smallest[q] : &fold->largest[q];
-  for (size_t c = 0; c < from->count; c++) {
-    const double score = turned ? -from->items[c].score : from->items[c].score;
-    from->items[c].weight = attn_fold_weight(fold, &pass->fold_plan, q, score);
-  }
-  answer_largest(pass, q, from->items, from->count, 0);
-}
-
 static attn_status finish_fold(struct pass *pass, size_t q) {
+  const struct attn_answering answering = answering_of(pass);
   struct attn_fold *fold = &pass->folds[0];
-  const size_t dim = pass->plan->memory->value_dim;
   attn_status status = ATTN_OK;
   for (size_t part = 1; part < pass->plan->parts && status == ATTN_OK; part++)
     status = attn_fold_merge(fold, &pass->folds[part], &pass->fold_plan, q);
@@ -435,13 +333,7 @@ static attn_status finish_fold(struct pass *pass, size_t q) {
     pass->left[q] = true;
     return ATTN_OK;
   }
-  const double factor =
-      attn_fold_factor(fold, &pass->fold_plan, q, pass->fold_plan.soft ? fold->max[q] : 1);
-  float *output = pass->plan->request->outputs + pass->queries->which[q] * dim;
-  status = answer_outputs(output, fold->outputs + q * dim, dim, factor);
-  if (status == ATTN_OK && pass->plan->request->weights_mode == ATTN_WEIGHTS_TOP)
-    answer_fold_largest(pass, q);
-  return status;
+  return attn_answer_fold(&answering, q, fold);
 }
 
 static void finish_queries(struct pass *pass, size_t first, size_t end) {
@@ -524,23 +416,14 @@ static void score_task(void *argument, size_t index) {
   if (status != ATTN_OK) fail(pass, status);
 }
 
-/* The weights of one part, from relative to final. */
 static void weights_task(void *argument, size_t part) {
   struct pass *pass = argument;
-  const struct attn_pass_plan *plan = pass->plan;
-  const struct attn_fold_plan *fold_plan = &pass->fold_plan;
-  const size_t begin = part_begins(plan, part), end = part_begins(plan, part + 1);
+  const struct attn_answering answering = answering_of(pass);
+  const size_t begin = part_begins(pass->plan, part), end = part_begins(pass->plan, part + 1);
   for (size_t q = 0; q < pass->count; q++) {
     if (pass->left[q]) continue;
-    float *row = fold_plan->weights + pass->queries->which[q] * plan->memory->rows;
-    bool finite = true;
-    for (size_t t = begin; t < end; t++) {
-      const struct attn_tile *tile = &plan->tiles[t];
-      const double factor = attn_fold_factor(&pass->folds[0], fold_plan, q,
-                                             fold_plan->anchors[q * plan->tile_count + t]);
-      finite &= pass->scorer.kernels->row_finish(row + tile->first, tile->rows, factor);
-    }
-    if (!finite) fail_query(pass, ATTN_NOT_REPRESENTABLE, q);
+    const attn_status status = attn_answer_weights(&answering, q, &pass->folds[0], begin, end);
+    if (status != ATTN_OK) fail_query(pass, status, q);
   }
 }
 
@@ -587,33 +470,27 @@ static attn_status make_turns(struct pass *pass) {
   return ATTN_OK;
 }
 
-static attn_status prepare(struct pass *pass) {
+static attn_status prepare_selections(struct pass *pass) {
+  const struct attn_pass_plan *plan = pass->plan;
+  const attn_normalization *normalization = plan->request->normalization;
+  const struct norm_kind *kind = normalization->kind;
+  const size_t rows = plan->memory->rows, top_k = normalization->top_k;
+  const size_t most = kind->rule == RULE_HARDMAX ? 1 : top_k < rows ? top_k : 0;
+  pass->selections = calloc(plan->parts * pass->count, sizeof *pass->selections);
+  if (!pass->selections) return ATTN_NO_MEMORY;
+  for (size_t i = 0; i < plan->parts * pass->count; i++)
+    attn_selection_init(&pass->selections[i], most, kind->window,
+                        plan->fast ? plan->margins[i % pass->count] : (struct attn_margin){0});
+  if (!plan->fast) return ATTN_OK;
+  const struct attn_query_map exact = attn_pass_query_map(plan, false);
+  return attn_scorer_create(&pass->judge, plan->memory, &exact);
+}
+
+static attn_status prepare_folds(struct pass *pass) {
   const struct attn_pass_plan *plan = pass->plan;
   const attn_request *request = plan->request;
-  const struct attn_query_map map = attn_pass_query_map(plan, plan->fast);
-  attn_status status = attn_scorer_create(&pass->scorer, plan->memory, &map);
-  if (status != ATTN_OK) return status;
-  choose_cuts(pass);
-  pass->left = attn_room_take(plan->room, pass->count, sizeof *pass->left);
-  if (!pass->left) return ATTN_NO_MEMORY;
-  memset(pass->left, 0, pass->count * sizeof *pass->left);
-  status = make_turns(pass);
-  if (status != ATTN_OK) return status;
-
-  if (plan->combination.select) {
-    const struct norm_kind *kind = request->normalization->kind;
-    const size_t top_k = request->normalization->top_k;
-    const size_t most = kind->rule == RULE_HARDMAX ? 1 : top_k < plan->memory->rows ? top_k : 0;
-    pass->selections = calloc(plan->parts * pass->count, sizeof *pass->selections);
-    if (!pass->selections) return ATTN_NO_MEMORY;
-    for (size_t i = 0; i < plan->parts * pass->count; i++)
-      attn_selection_init(&pass->selections[i], most, kind->window,
-                          plan->fast ? plan->margins[i % pass->count] : (struct attn_margin){0});
-    if (!plan->fast) return ATTN_OK;
-    const struct attn_query_map exact = attn_pass_query_map(plan, false);
-    return attn_scorer_create(&pass->judge, plan->memory, &exact);
-  }
-
+  const bool top = request->weights_mode == ATTN_WEIGHTS_TOP;
+  attn_status status = ATTN_OK;
   pass->fold_plan = (struct attn_fold_plan){
       .norm = request->normalization,
       .kernels = pass->scorer.kernels,
@@ -621,8 +498,7 @@ static attn_status prepare(struct pass *pass) {
       .beta = plan->fast ? 1 : plan->combination.beta,
       .value_dim = plan->memory->value_dim,
       .rows = plan->memory->rows,
-      .top =
-          request->weights_mode == ATTN_WEIGHTS_TOP ? smaller(request->top, plan->memory->rows) : 0,
+      .top = top ? smaller(request->top, plan->memory->rows) : 0,
       .weights = request->weights_mode == ATTN_WEIGHTS_FULL ? request->weights : NULL,
       .tile_count = plan->tile_count};
   if (pass->fold_plan.weights) {
@@ -638,6 +514,21 @@ static attn_status prepare(struct pass *pass) {
       attn_fold_begin(&pass->folds[part], &pass->fold_plan, 0, pass->count);
   }
   return status;
+}
+
+static attn_status prepare(struct pass *pass) {
+  const struct attn_pass_plan *plan = pass->plan;
+  const struct attn_query_map map = attn_pass_query_map(plan, plan->fast);
+  attn_status status = attn_scorer_create(&pass->scorer, plan->memory, &map);
+  if (status != ATTN_OK) return status;
+  choose_cuts(pass);
+  pass->left = attn_room_take(plan->room, pass->count, sizeof *pass->left);
+  if (!pass->left) return ATTN_NO_MEMORY;
+  memset(pass->left, 0, pass->count * sizeof *pass->left);
+  status = make_turns(pass);
+  if (status != ATTN_OK) return status;
+
+  return plan->combination.select ? prepare_selections(pass) : prepare_folds(pass);
 }
 
 static void pass_clear(struct pass *pass) {

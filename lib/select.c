@@ -12,7 +12,7 @@
  * rejected: it does log k steps per accepted row, can't be asked "is any of
  * these 512 above the threshold" by vector compare, and has no room for rows
  * that float32 can't tell from the k-th. Those stay until their scores are
- * taken again in float64 (pass.c), so that what is decided is decided exactly.
+ * taken again in float64 (answer.c), so that what is decided is decided exactly.
  *
  * Where all scores are equal a sparse rule's list holds all rows; attend.c
  * bounds how many queries are under way together. */
