@@ -6,6 +6,10 @@
  * reduction scalar without -ffast-math. Pairs of queries and rows are in pairs.h,
  * float64 is in wide.h; one object per instruction set has it all.
  *
+ * What meets a row's full vectors and what meets its last numbers are two loops. Sums of
+ * products in them are plus_product(), never a * b + c: that may become one rounding in
+ * one loop and two in the other, and equal keys would get unequal weights.
+ *
  * Errors (measured by tests/unit/lib): exp and tanh within 2 ulp. Sums
  * run in ATTN_KERNEL_LANES * 4 interleaved chains, which keeps the rounding of
  * a distance over 4096 components near 1e-7 of it. */
@@ -40,12 +44,12 @@ static const uint32_t exp_powers[2 * LANES] = {
     0x3f7744fd, 0x3f77fbb8, 0x3f78ccdf, 0x3f79b907, 0x3f7ac0c7, 0x3f7be4ba, 0x3f7d257d, 0x3f7e83b3};
 
 static inline vec exp_vec(vec x) {
-  const vec shifted = x * 0x1.715476p+5f + ROUND_MAGIC;
+  const vec shifted = plus_product(all(ROUND_MAGIC), x, all(0x1.715476p+5f));
   const vec n = shifted - ROUND_MAGIC;
   vec r = plus_product(-n, x, all(0x1.715476p+5f));
   r = plus_product(r, x, all(0x1.4ae0cp-21f));
   const uvec power = choose(exp_powers, (uvec)shifted) + ((uvec)shifted << 18);
-  const vec p = (r * 0x1.ebfdcp-13f + 0x1.62e586p-6f) * r;
+  const vec p = plus_product(all(0x1.62e586p-6f), r, all(0x1.ebfdcp-13f)) * r;
   return kept_from(x, EXP_LEAST, plus_product((vec)power, (vec)power, p));
 }
 #else
@@ -57,16 +61,16 @@ static inline vec exp_vec(vec x) {
 #define LN2_LOW  (-2.12194440e-4f)
 
 static inline vec exp_vec(vec x) {
-  const vec shifted = x * LOG2_E + ROUND_MAGIC;
+  const vec shifted = plus_product(all(ROUND_MAGIC), x, all(LOG2_E));
   const vec n = shifted - ROUND_MAGIC;
-  vec r = x - n * LN2_HIGH;
-  r = r - n * LN2_LOW;
-  vec p = r * 0x1.6a4748p-10f + 0x1.1239a2p-7f;
-  p = p * r + 0x1.5558b6p-5f;
-  p = p * r + 0x1.555492p-3f;
-  p = p * r + 0x1.fffffcp-2f;
-  p = p * r + 1.0f;
-  p = p * r + 1.0f;
+  vec r = plus_product(x, n, all(-LN2_HIGH));
+  r = plus_product(r, n, all(-LN2_LOW));
+  vec p = plus_product(all(0x1.1239a2p-7f), r, all(0x1.6a4748p-10f));
+  p = plus_product(all(0x1.5558b6p-5f), p, r);
+  p = plus_product(all(0x1.555492p-3f), p, r);
+  p = plus_product(all(0x1.fffffcp-2f), p, r);
+  p = plus_product(all(1), p, r);
+  p = plus_product(all(1), p, r);
   const uvec exponent = (uvec)shifted << 23; /* n is in the lowest bits; the others leave */
   return kept_from(x, EXP_LEAST, (vec)((uvec)p + exponent));
 }
@@ -79,11 +83,11 @@ static inline vec tanh_vec(vec x) {
   const vec e = exp_vec(size * -2.0f);
   const vec far = (vec)((ivec)((1.0f - e) / (1.0f + e)) | ((ivec)x & (ivec)all(-0.0f)));
   const vec x2 = x * x;
-  vec p = x2 * (-1382.0f / 155925) + (62.0f / 2835);
-  p = p * x2 - (17.0f / 315);
-  p = p * x2 + (2.0f / 15);
-  p = p * x2 - (1.0f / 3);
-  const vec near = x + x * x2 * p;
+  vec p = plus_product(all(62.0f / 2835), x2, all(-1382.0f / 155925));
+  p = plus_product(all(-17.0f / 315), p, x2);
+  p = plus_product(all(2.0f / 15), p, x2);
+  p = plus_product(all(-1.0f / 3), p, x2);
+  const vec near = plus_product(x, x * x2, p);
   return select_vec(size < all(0.25f), near, far);
 }
 
@@ -165,12 +169,13 @@ static void row_additive(float *scores, const float *hidden, size_t n, float que
                          bool first) {
   size_t i = 0;
   for (; i + LANES <= n; i += LANES) {
-    const vec term = tanh_vec(load(hidden + i) + query) * v;
-    store(scores + i, first ? term : load(scores + i) + term);
+    const vec unit = tanh_vec(load(hidden + i) + query);
+    store(scores + i, plus_product(first ? all(0) : load(scores + i), unit, all(v)));
   }
   if (i < n) {
-    const vec term = tanh_vec(load_some(hidden + i, n - i, 0) + query) * v;
-    store_some(scores + i, first ? term : load_some(scores + i, n - i, 0) + term, n - i);
+    const vec unit = tanh_vec(load_some(hidden + i, n - i, 0) + query);
+    const vec before = first ? all(0) : load_some(scores + i, n - i, 0);
+    store_some(scores + i, plus_product(before, unit, all(v)), n - i);
   }
 }
 

@@ -368,6 +368,42 @@ START_TEST(test_rows) {
 }
 END_TEST
 
+/* Equal keys have equal weights: what a loop makes of a number may not depend on where that
+ * stands in a row, in a full vector or among the last ones. */
+START_TEST(test_places) {
+  enum { MOST = 70 };
+  const struct attn_kernels *kernels;
+  for (size_t v = 0; (kernels = attn_kernels_at(v)) != NULL; v++)
+    for (size_t i = 0; i < test_rounds(2000); i++) {
+      rng r = rng_for_case(9000 + i);
+      const size_t n = rng_between(&r, 1, MOST);
+      const float hidden = (float)rng_normal(&r), query = (float)rng_normal(&r);
+      const float weight = (float)rng_normal(&r), score = (float)rng_normal(&r);
+      float *units = floats_new(n), *added = floats_new(n), *powers = floats_new(n);
+      float *set = floats_new(n);
+      fill(units, n, hidden);
+      fill(added, n, score);
+      fill(powers, n, -fabsf(score));
+      kernels->row_additive(added, units, n, query, weight, false);
+      kernels->row_additive(set, units, n, query, weight, true);
+      kernels->row_exp(powers, n, 0.25f);
+      kernels->row_sqrt(units, n, weight);
+      const double term = (double)weight * tanh((double)hidden + (double)query);
+      ck_assert(fabs((double)set[0] - term) <= 1e-6 * (1 + fabs(term)));
+      for (size_t at = 1; at < n; at++) {
+        ck_assert_msg(added[at] == added[0], "%s: %a at 0 is %a at %zu of %zu", kernels->name,
+                      (double)added[0], (double)added[at], at, n);
+        ck_assert(set[at] == set[0] && powers[at] == powers[0]);
+        ck_assert(memcmp(&units[at], &units[0], sizeof *units) == 0);
+      }
+      floats_free(units);
+      floats_free(added);
+      floats_free(powers);
+      floats_free(set);
+    }
+}
+END_TEST
+
 static void check_wide_rows(const struct attn_kernels *kernels, rng *r, size_t n) {
   const double factor = rng_normal(r);
   float *floats = floats_new(n), *narrow = floats_new(n);
@@ -454,7 +490,8 @@ int main(void) {
   add_test(suite, "scales", test_scales_in_distances);
   add_test(suite, "sums", test_sums);
   add_test(suite, "rows", test_rows);
-  add_test(suite, "rows", test_wide_rows);
+  add_test(suite, "places", test_places);
+  add_test(suite, "wide rows", test_wide_rows);
   add_test(suite, "forced", test_forced);
   return run_suite(suite);
 }
