@@ -6,9 +6,10 @@
  * reduction scalar without -ffast-math. Pairs of queries and rows are in pairs.h,
  * float64 is in wide.h; one object per instruction set has it all.
  *
- * What meets a row's full vectors and what meets its last numbers are two loops. Sums of
- * products in them are plus_product(), never a * b + c: that may become one rounding in
- * one loop and two in the other, and equal keys would get unequal weights.
+ * What meets a row's full vectors and what meets its last numbers are two loops, which have
+ * to round alike, or equal keys would get unequal weights. So fused multiply-adds are
+ * written as plus_product(). Left to the compiler (-ffp-contract=fast), one loop had them
+ * and the other had not.
  *
  * Errors (measured by tests/unit/lib): exp and tanh within 2 ulp. Sums
  * run in ATTN_KERNEL_LANES * 4 interleaved chains, which keeps the rounding of

@@ -57,10 +57,8 @@ static inline vec select_vec(ivec mask, vec yes, vec no) {
   return (vec)((mask & (ivec)yes) | (~mask & (ivec)no));
 }
 
-/* sum + a * b, rounded once wherever the instruction set can do that. Said
- * outright: a compiler that may contract need not, and where one loop does and
- * another doesn't, a query gets other bits alone than in a batch, and equal keys
- * get other weights. */
+/* sum + a * b, rounded once wherever the instruction set can do that, and in every loop
+ * alike: a query gets the same bits alone and in a batch, equal keys equal weights. */
 INLINE vec plus_product(vec sum, vec a, vec b) {
 #if LANES == 16
   return (vec)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)sum);

@@ -41,6 +41,19 @@ static inline wide load_wide(const double *from) {
   return *(const wide_unaligned *)(const void *)from;
 }
 
+/* As plus_product() in lanes.h. */
+INLINE wide plus_product_wide(wide sum, wide a, wide b) {
+#if LANES == 16
+  return (wide)_mm512_fmadd_pd((__m512d)a, (__m512d)b, (__m512d)sum);
+#elif LANES == 8
+  return (wide)_mm256_fmadd_pd((__m256d)a, (__m256d)b, (__m256d)sum);
+#elif defined(ATTN_KERNEL_NEON)
+  return (wide)vfmaq_f64((float64x2_t)sum, (float64x2_t)a, (float64x2_t)b);
+#else
+  return sum + a * b;
+#endif
+}
+
 static inline double sum_wide(const wide sum[CHAINS]) {
   const wide total = (sum[0] + sum[1]) + (sum[2] + sum[3]);
   double result = 0;
@@ -54,7 +67,8 @@ static inline double dot_exact(const double *query, const double *key, size_t di
   size_t i = 0;
   for (; i + CHAINS * WIDE <= dim; i += CHAINS * WIDE)
     for (size_t c = 0; c < CHAINS; c++)
-      sum[c] += load_wide(query + i + c * WIDE) * load_wide(key + i + c * WIDE);
+      sum[c] =
+          plus_product_wide(sum[c], load_wide(query + i + c * WIDE), load_wide(key + i + c * WIDE));
   double rest = 0;
   for (; i < dim; i++)
     rest += query[i] * key[i];
@@ -67,7 +81,7 @@ static inline double distance_exact(const double *query, const double *key, size
   for (; i + CHAINS * WIDE <= dim; i += CHAINS * WIDE)
     for (size_t c = 0; c < CHAINS; c++) {
       const wide d = load_wide(query + i + c * WIDE) - load_wide(key + i + c * WIDE);
-      sum[c] += d * d;
+      sum[c] = plus_product_wide(sum[c], d, d);
     }
   double rest = 0;
   for (; i < dim; i++)
