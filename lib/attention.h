@@ -17,7 +17,7 @@
  * Rules that hold for the whole library:
  *
  *  - It computes, and does nothing else: no files, no sockets, no threads of
- *    its own, no global state but the choice of kernels made by attn_init().
+ *    its own, no global state but what attn_init() and attn_reserve_blas() set.
  *  - Matrices are float32, row-major and dense: row r of an n x d matrix
  *    starts at data + r*d. The library copies what it keeps.
  *  - Snapshots, scores and normalizations are immutable and reference-counted:
@@ -100,6 +100,16 @@ ATTN_PUBLIC void attn_init(void);
  * ATTN_UNKNOWN_NAME, and then nothing was changed, where there is no variant of
  * that name or this CPU can't run it; ATTN_BAD_ARGUMENT for NULL. */
 ATTN_PUBLIC attn_status attn_init_with(const char *kernels);
+
+/* Lets OpenBLAS multiply queries by the matrices of scores (`bilinear`, `additive`), in up
+ * to `threads` threads at a time, 64 at the most, where the portable kernels are in use:
+ * what it works in, 128 MiB of address space for each, of which it touches little, is taken
+ * now. With other kernels, whose products are as fast, nothing is taken or changed. Call it
+ * after attn_init() and before threads are started. Without it, or if it fails, our own
+ * loops do it; the last bits of the answers may differ. With more threads at a time than
+ * said here a call could wait for address space.
+ * ATTN_NO_MEMORY if the space can't be had, ATTN_TOO_LARGE beyond 64 threads. */
+ATTN_PUBLIC attn_status attn_reserve_blas(size_t threads);
 
 /* The name of the kernels in use: "portable", "avx2", "avx512", "neon". */
 ATTN_PUBLIC const char *attn_kernels_name(void);

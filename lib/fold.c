@@ -24,7 +24,6 @@
  * a look-up would not give the value to the bit. */
 #include "fold.h"
 
-#include <cblas.h>
 #include <float.h>
 #include <math.h>
 #include <stdlib.h>
@@ -257,9 +256,16 @@ attn_status attn_fold_exact(struct attn_fold *fold, const struct attn_fold_plan 
                                      : weigh_mass(fold, plan, state, row, rows);
     if (plan->weights) store_weights(plan, scored, q, row, anchor);
   }
-  cblas_dgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, (blasint)scored->count, (blasint)dim,
-              (blasint)rows, 1.0, scores, (blasint)rows, wide_values, (blasint)dim, 1.0,
-              fold->outputs + scored->first * dim, (blasint)dim);
+  const struct attn_gemm_f64 product = {.a = scores,
+                                        .b = wide_values,
+                                        .c = fold->outputs + scored->first * dim,
+                                        .m = scored->count,
+                                        .n = dim,
+                                        .k = rows,
+                                        .lda = rows,
+                                        .ldb = dim,
+                                        .ldc = dim};
+  if (status == ATTN_OK) plan->kernels->gemm_f64(&product);
   return status;
 }
 

@@ -201,6 +201,7 @@ const struct attn_kernels JOIN(attn_kernels_, ATTN_KERNEL_NAME) = {
     .all_finite = all_finite,
     .widen_keys = widen_keys,
     .widen_values = widen_values,
+    .gemm_f64 = gemm_f64,
     .row_dot_exact = row_dot_exact,
     .row_distance_exact = row_distance_exact,
 };

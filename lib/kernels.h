@@ -33,6 +33,13 @@ struct attn_weighing {
   struct attn_ahead ahead;
 };
 
+/* c += a . b in float64, all row-major: m x k by k x n, rows lda, ldb, ldc apart. */
+struct attn_gemm_f64 {
+  const double *a, *b;
+  double *c;
+  size_t m, n, k, lda, ldb, ldc;
+};
+
 struct attn_kernels {
   const char *name;
   /* The largest of n >= 1 scores. */
@@ -80,6 +87,9 @@ struct attn_kernels {
    * values, past which up to 16 numbers are read. */
   void (*widen_keys)(double *to, const struct attn_numbers *keys, size_t rows, size_t dim);
   void (*widen_values)(double *to, const struct attn_numbers *values, size_t rows, size_t dim);
+  /* Each sum takes its terms one by one, in their order, so a row of c depends on its row
+   * of a alone: the same bits in a batch of any size. */
+  void (*gemm_f64)(const struct attn_gemm_f64 *gemm);
   /* In float64: scores[r] = query . keys[r], and the distance of the two. What
    * is computed for a row depends on nothing but that row and the query, so
    * equal keys get equal scores and ties are ties. */

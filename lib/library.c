@@ -1,9 +1,9 @@
 /* The library as a whole: version, status texts, set-up.
  *
- * The choice of kernels is the one piece of global state. It is written by
+ * The choice of kernels is the one piece of global state but for the buffers of OpenBLAS
+ * (project.c). It is written by
  * attn_init_with() alone, before threads start, and never changed afterwards, so
  * readers need no synchronisation. */
-#include <cblas.h>
 #include <string.h>
 #if defined(__x86_64__)
 #include <cpuid.h>
@@ -11,6 +11,7 @@
 
 #include "attention.h"
 #include "kernels.h"
+#include "project.h"
 
 static const struct attn_kernels *chosen = &attn_kernels_portable;
 
@@ -91,7 +92,7 @@ attn_status attn_init_with(const char *name) {
   for (size_t i = 0; attn_kernels_at(i); i++)
     if (any || strcmp(attn_kernels_at(i)->name, name) == 0) found = attn_kernels_at(i);
   if (!found) return ATTN_UNKNOWN_NAME;
-  openblas_set_num_threads(1);
+  attn_project_init();
   chosen = found;
   return ATTN_OK;
 }

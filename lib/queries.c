@@ -9,40 +9,20 @@
  * 1e-300 may only ever meet differences of scores. */
 #include "queries.h"
 
-#include <cblas.h>
 #include <math.h>
 #include <string.h>
 
 #include "kernels.h"
 #include "pool.h"
+#include "project.h"
 
-/* The matrix that maps a query, transposed or not, as cblas wants it told. */
-struct projection {
-  const float *matrix;
-  size_t rows, cols;
-  CBLAS_TRANSPOSE transpose; /* of the right factor in Q * op(matrix) */
-};
-
-static struct projection projection_of(const attn_score *score) {
+/* In float64: queries are few, and an error made here would be met again by every key. */
+static struct attn_projection projection_of(const attn_score *score) {
   const struct attn_params *params = &score->params;
-  return (struct projection){.matrix = params->tensor[0],
-                             .rows = params->rows[0],
-                             .cols = params->cols[0],
-                             .transpose =
-                                 score->kind->base == BASE_ADDITIVE ? CblasTrans : CblasNoTrans};
-}
-
-/* exact = queries * op(matrix), in float64: queries are few, and an error made
- * here would be met again by every key. */
-static attn_status project(struct attn_queries *mapped, struct attn_room *room,
-                           const struct projection *by, const double *given, size_t query_dim) {
-  double *matrix = attn_room_take(room, attn_size_times(by->rows, by->cols), sizeof *matrix);
-  if (!matrix) return ATTN_NO_MEMORY;
-  attn_kernels()->row_widen(matrix, by->matrix, by->rows * by->cols);
-  cblas_dgemm(CblasRowMajor, CblasNoTrans, by->transpose, (blasint)mapped->count,
-              (blasint)mapped->dim, (blasint)query_dim, 1.0, given, (blasint)query_dim, matrix,
-              (blasint)by->cols, 0.0, mapped->exact, (blasint)mapped->dim);
-  return ATTN_OK;
+  return (struct attn_projection){.matrix = params->tensor[0],
+                                  .rows = params->rows[0],
+                                  .cols = params->cols[0],
+                                  .transposed = score->kind->base == BASE_ADDITIVE};
 }
 
 static double norm_of(const double *row, size_t dim) {
@@ -104,10 +84,10 @@ static void map_slice(void *argument, size_t slice) {
 attn_status attn_queries_map(struct attn_queries *mapped, struct attn_room *room,
                              const struct attn_query_map *map, const float *queries,
                              const size_t *which, size_t count) {
-  const struct projection by = projection_of(map->score);
+  const struct attn_projection by = projection_of(map->score);
   const size_t query_dim = map->query_dim;
   *mapped = (struct attn_queries){.count = count, .dim = query_dim, .which = which};
-  if (by.matrix) mapped->dim = by.transpose == CblasTrans ? by.rows : by.cols;
+  if (by.matrix) mapped->dim = attn_projection_outputs(&by);
   const size_t dim = mapped->dim, numbers = attn_size_times(count, dim);
   struct mapping mapping = {.mapped = mapped,
                             .map = map,
@@ -133,7 +113,7 @@ attn_status attn_queries_map(struct attn_queries *mapped, struct attn_room *room
                                 query_dim);
     mapped->exact = attn_room_take(room, numbers, sizeof *mapped->exact);
     if (!mapped->exact) return ATTN_NO_MEMORY;
-    const attn_status status = project(mapped, room, &by, mapping.given, query_dim);
+    const attn_status status = attn_project(&by, room, mapping.given, count, mapped->exact);
     if (status != ATTN_OK) return status;
   }
   attn_pool_run(room->pool, mapping.slices, map_slice, &mapping);

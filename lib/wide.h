@@ -41,6 +41,10 @@ static inline wide load_wide(const double *from) {
   return *(const wide_unaligned *)(const void *)from;
 }
 
+static inline void store_wide(double *to, wide v) {
+  *(wide_unaligned *)(void *)to = v;
+}
+
 /* As plus_product() in lanes.h. */
 INLINE wide plus_product_wide(wide sum, wide a, wide b) {
 #if LANES == 16
@@ -87,6 +91,105 @@ static inline double distance_exact(const double *query, const double *key, size
   for (; i < dim; i++)
     rest += (query[i] - key[i]) * (query[i] - key[i]);
   return sqrt(sum_wide(sum) + rest);
+}
+
+/* ---- Products of matrices ----
+ * A block of sums stays in registers while the terms go by: so many rows of `a`, times so
+ * many vectors of a row of `b`. The registers hold the sums, a row's vectors and a factor. */
+#if LANES == 16 || defined(ATTN_KERNEL_NEON) /* 32 registers */
+enum { BLOCK_ROWS = 8 };
+#else
+enum { BLOCK_ROWS = 4 };
+#endif
+enum { BLOCK_VECS = 3 };
+
+/* Terms that go by before the next columns are taken, so that the part of b that all rows
+ * of a meet stays in the first-level cache, or next to it. */
+enum { BLOCK_TERMS = 256 };
+
+struct block_f64 {
+  const double *a, *b;
+  double *c;
+  size_t lda, ldb, ldc, terms;
+};
+
+INLINE void gemm_block(const struct block_f64 *block, size_t rows, size_t vecs) {
+  wide sums[BLOCK_ROWS][BLOCK_VECS];
+  for (size_t q = 0; q < rows; q++)
+    for (size_t v = 0; v < vecs; v++)
+      sums[q][v] = load_wide(block->c + q * block->ldc + v * WIDE);
+  for (size_t t = 0; t < block->terms; t++) {
+    wide row[BLOCK_VECS];
+    for (size_t v = 0; v < vecs; v++)
+      row[v] = load_wide(block->b + t * block->ldb + v * WIDE);
+    for (size_t q = 0; q < rows; q++) {
+      const wide factor = block->a[q * block->lda + t] - (wide){0};
+      for (size_t v = 0; v < vecs; v++)
+        sums[q][v] = plus_product_wide(sums[q][v], factor, row[v]);
+    }
+  }
+  for (size_t q = 0; q < rows; q++)
+    for (size_t v = 0; v < vecs; v++)
+      store_wide(block->c + q * block->ldc + v * WIDE, sums[q][v]);
+}
+
+INLINE void gemm_rows(struct block_f64 block, size_t rows, size_t vecs) {
+  for (size_t step = BLOCK_ROWS; rows > 0; rows -= step) {
+    while (step > rows)
+      step /= 2;
+    if (step == BLOCK_ROWS)
+      gemm_block(&block, BLOCK_ROWS, vecs);
+    else if (step == BLOCK_ROWS / 2)
+      gemm_block(&block, BLOCK_ROWS / 2, vecs);
+    else if (step == BLOCK_ROWS / 4)
+      gemm_block(&block, BLOCK_ROWS / 4, vecs);
+    else
+      gemm_block(&block, 1, vecs);
+    block.a += step * block.lda;
+    block.c += step * block.ldc;
+  }
+}
+
+/* The last columns, fewer than a vector, as whole vectors of a copy. */
+static void gemm_last(struct block_f64 block, size_t rows, size_t columns) {
+  double b[BLOCK_TERMS * WIDE] = {0}, c[BLOCK_ROWS * WIDE] = {0};
+  struct block_f64 copy = {.a = block.a,
+                           .b = b,
+                           .c = c,
+                           .lda = block.lda,
+                           .ldb = WIDE,
+                           .ldc = WIDE,
+                           .terms = block.terms};
+  for (size_t t = 0; t < block.terms; t++)
+    memcpy(b + t * WIDE, block.b + t * block.ldb, columns * sizeof *b);
+  for (size_t q = 0; q < rows; q += BLOCK_ROWS, copy.a += BLOCK_ROWS * copy.lda) {
+    const size_t n = rows - q < BLOCK_ROWS ? rows - q : BLOCK_ROWS;
+    double *sums = block.c + q * block.ldc;
+    for (size_t i = 0; i < n; i++)
+      memcpy(c + i * WIDE, sums + i * block.ldc, columns * sizeof *c);
+    gemm_rows(copy, n, 1);
+    for (size_t i = 0; i < n; i++)
+      memcpy(sums + i * block.ldc, c + i * WIDE, columns * sizeof *c);
+  }
+}
+
+static void gemm_f64(const struct attn_gemm_f64 *gemm) {
+  enum { COLUMNS = BLOCK_VECS * WIDE };
+  for (size_t t = 0; t < gemm->k; t += BLOCK_TERMS) {
+    struct block_f64 block = {.a = gemm->a + t,
+                              .b = gemm->b + t * gemm->ldb,
+                              .c = gemm->c,
+                              .lda = gemm->lda,
+                              .ldb = gemm->ldb,
+                              .ldc = gemm->ldc,
+                              .terms = gemm->k - t < BLOCK_TERMS ? gemm->k - t : BLOCK_TERMS};
+    size_t left = gemm->n;
+    for (; left >= COLUMNS; left -= COLUMNS, block.b += COLUMNS, block.c += COLUMNS)
+      gemm_rows(block, gemm->m, BLOCK_VECS);
+    for (; left >= WIDE; left -= WIDE, block.b += WIDE, block.c += WIDE)
+      gemm_rows(block, gemm->m, 1);
+    if (left > 0) gemm_last(block, gemm->m, left);
+  }
 }
 
 typedef float half __attribute__((vector_size(LANES * 2)));

@@ -115,6 +115,13 @@ static bool is_hurried(void *context) {
   return atomic_load_explicit(&api->hurry, memory_order_relaxed);
 }
 
+/* Requests are computed by workers and by the threads that read them. */
+static void reserve_blas(struct daemon *daemon, unsigned threads) {
+  const attn_status status = attn_reserve_blas(threads + (size_t)daemon->options->io_threads);
+  if (status != ATTN_OK)
+    LOG(daemon->log, LOG_WARNING, "openblas_unused", log_text("reason", attn_status_text(status)));
+}
+
 static bool start(struct daemon *daemon) {
   const struct options *options = daemon->options;
   struct api *api = &daemon->api;
@@ -127,6 +134,7 @@ static bool start(struct daemon *daemon) {
   const unsigned threads = options->threads > 0 ? (unsigned)options->threads : cores();
   daemon->log = log_create(STDERR_FILENO, (enum log_level)options->log_level,
                            (enum log_format)options->log_format);
+  reserve_blas(daemon, threads);
   struct store *store = NULL;
   if (*options->data_dir) {
     store = store_open(options->data_dir, error, sizeof error);

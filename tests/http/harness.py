@@ -58,6 +58,19 @@ def run_daemon(*flags, env=None, cwd=None, timeout=10):
     )
 
 
+KERNELS = ("portable", "avx2", "avx512", "neon")
+
+
+def kernels_refusal(name):
+    """What the daemon says at start if this CPU can't run that variant of the kernels, else None."""
+    result = run_daemon("--kernels", name, "--listen-address", "192.0.2.1", "--insecure",
+                        "--data-dir", "", "--listen-port", "0")
+    assert result.returncode != 0, "an address that is nobody's"
+    said = result.stderr.strip()
+    lines = [line for line in said.splitlines() if line.startswith("attentiond: kernels: ")]
+    return said if lines else None
+
+
 def wait_until(condition, timeout, what):
     """Polls until condition() is true; its value. Fails after `timeout` seconds."""
     end = time.monotonic() + timeout * SLOW

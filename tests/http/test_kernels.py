@@ -9,21 +9,9 @@ import pytest
 import harness
 import oracle
 
-VARIANTS = ("portable", "avx2", "avx512", "neon")
-
-
-def lacking_line(name):
-    """What the daemon says at start where it can't run that variant, else None."""
-    result = harness.run_daemon("--kernels", name, "--listen-address", "192.0.2.1", "--insecure",
-                                "--data-dir", "", "--listen-port", "0")
-    assert result.returncode != 0, "an address that is nobody's"
-    said = result.stderr.strip()
-    lines = [line for line in said.splitlines() if line.startswith("attentiond: kernels: ")]
-    return said if lines else None
-
 
 def runnable():
-    return [name for name in VARIANTS if lacking_line(name) is None]
+    return [name for name in harness.KERNELS if harness.kernels_refusal(name) is None]
 
 
 def check_answers(daemon):
@@ -45,9 +33,9 @@ def check_answers(daemon):
             assert np.abs(np.array(reply["outputs"]) - expected.outputs).max() <= bound, what
 
 
-@pytest.mark.parametrize("name", ("auto",) + VARIANTS)
+@pytest.mark.parametrize("name", ("auto",) + harness.KERNELS)
 def test_answers(start_daemon, name):
-    if name != "auto" and lacking_line(name):
+    if name != "auto" and harness.kernels_refusal(name):
         pytest.skip(f"this CPU can't run {name}")
     daemon = start_daemon("--kernels", name)
     said = re.search(r'attentiond_build_info\{[^}]*kernels="(\w+)"', daemon.request("GET", "/metrics").text)
@@ -58,10 +46,10 @@ def test_answers(start_daemon, name):
 def test_what_the_cpu_lacks_stops_the_start():
     can = runnable()
     assert can[0] == "portable"
-    lacking = [name for name in VARIANTS if name not in can]
+    lacking = [name for name in harness.KERNELS if name not in can]
     assert lacking, "no CPU has both avx2 and neon"
     for name in lacking:
-        said = lacking_line(name)
+        said = harness.kernels_refusal(name)
         assert "\n" not in said and f'"{name}"' in said, said
         assert said.endswith("auto, " + ", ".join(can)), said
     assert harness.run_daemon("--kernels", lacking[0], "--check-config").returncode == 0

@@ -10,6 +10,7 @@ import pytest
 
 import harness
 from numbers_text import grid, grid_text
+from oracle import NORMALIZATIONS, SCORES
 
 MIB = 1 << 20
 ROOM = 100 * MIB
@@ -20,17 +21,43 @@ def virtual_size(pid):
     return int(re.search(r"VmPeak:\s+(\d+) kB", status).group(1)) * 1024
 
 
-@pytest.fixture
-def scarce(start_daemon):
+def start_scarce(start_daemon, *flags):
     """A daemon with some 100 MiB of address space to grow into."""
-    usual = start_daemon("--threads", 2)
+    flags = ("--threads", 2, *flags)
+    usual = start_daemon(*flags)
     usual.put("/v1/memories/m", {"keys": [[1]], "values": [[1]]})
     usual.post("/v1/memories/m/attend", {"queries": [[1]]})
     limit = virtual_size(usual.pid) + ROOM
     usual.stop()
     if harness.WRAP or limit > 8192 * MIB:
         pytest.skip("a sanitizer or wrapper needs the address space for itself")
-    return start_daemon("--threads", 2, preexec=lambda: resource.setrlimit(resource.RLIMIT_AS, (limit, limit)))
+    return start_daemon(*flags, preexec=lambda: resource.setrlimit(resource.RLIMIT_AS, (limit, limit)))
+
+
+@pytest.fixture
+def scarce(start_daemon):
+    return start_scarce(start_daemon)
+
+
+@pytest.mark.parametrize("kernels", harness.KERNELS)
+def test_every_arithmetic_answers(start_daemon, kernels):
+    """Whatever a library works in is taken at the start: no combination of score and
+    normalization waits for address space in the midst of a request."""
+    if harness.kernels_refusal(kernels):
+        pytest.skip(f"this CPU can't run {kernels}")
+    daemon = start_scarce(start_daemon, "--kernels", kernels)
+    generator = np.random.default_rng(52)
+    keys, queries = grid(generator, 3000, 48).tolist(), grid(generator, 40, 48).tolist()
+    square, tall = grid(generator, 48, 48).tolist(), grid(generator, 130, 48).tolist()
+    scores = [*({"type": name} for name in SCORES if name not in ("bilinear", "additive")),
+              {"type": "bilinear", "w": square},
+              {"type": "additive", "w_q": tall, "w_k": tall, "v": [0.1] * 130}]
+    assert daemon.put("/v1/memories/m", {"keys": keys, "values": keys}).status == 201
+    for score in scores:
+        for normalization in NORMALIZATIONS:
+            reply = daemon.post("/v1/memories/m/attend", {
+                "queries": queries, "score": score, "normalization": normalization, "weights": "none"})
+            assert reply.status == 200, (score["type"], normalization, reply)
 
 
 def test_out_of_memory(scarce):
