@@ -93,6 +93,12 @@ def test_readme_leads_to_every_page():
     assert {str(path.relative_to(ROOT)) for path in DOCUMENTS if path != README} <= linked
 
 
+def test_figures_of_the_readme_are_those_of_the_page():
+    figures = set(re.findall(r"\d[\d,.]*\d|\d", section(README, "Performance")))
+    there = set(re.findall(r"\d[\d,.]*\d|\d", page("performance").read_text()))
+    assert len(figures) > 10 and figures <= there, figures - there
+
+
 def anchors(path):
     """As GitHub makes them of headings."""
     text = re.sub(r"^```.*?^```$", "", path.read_text(), flags=re.M | re.S)
