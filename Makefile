@@ -175,10 +175,10 @@ help:
 	@echo 'make test-all       the long ones too: every float as text, random shapes, crashes and faults, leaks'
 	@echo 'make                $(BUILD)/attentiond, $(BUILD)/libattention.a and .so'
 	@echo 'make run            the daemon in the foreground with config/demo.json'
-	@echo 'make bench          the figures of the README, as a table and as $(BUILD)/bench.json'
+	@echo 'make bench          the figures of docs/performance.md, as a table and as $(BUILD)/bench.json'
 	@echo 'make bench-peers    the same questions put to NumPy, PyTorch, ONNX Runtime and FastAPI'
 	@echo 'make setup          install what is missing to build and to test (apt)'
-	@echo 'make install        DESTDIR= PREFIX=/usr/local: daemon, library, header, man page, unit'
+	@echo 'make install        DESTDIR= PREFIX=/usr/local: daemon, library, header, man page, unit, documents'
 	@echo 'make uninstall      takes the same files away'
 	@echo 'make format         clang-format over the sources; format-check only looks'
 	@echo 'make clean          removes every build folder'
@@ -239,11 +239,12 @@ INCLUDEDIR = $(PREFIX)/include
 MANDIR = $(PREFIX)/share/man
 DOCDIR = $(PREFIX)/share/doc/attentiond
 UNITDIR = $(PREFIX)/lib/systemd/system
-DOCUMENTS = LICENSE README.md config/attentiond.json config/prometheus.yml config/grafana.json
+DOCUMENTS = LICENSE README.md CHANGELOG.md SECURITY.md config/attentiond.json \
+            config/prometheus.yml config/grafana.json
 
 install: all
 	install -d $(addprefix $(DESTDIR),$(BINDIR) $(LIBDIR)/pkgconfig $(INCLUDEDIR) $(MANDIR)/man8 \
-	  $(DOCDIR) $(UNITDIR))
+	  $(DOCDIR)/docs $(UNITDIR))
 	install -m 755 $(BUILD)/attentiond $(DESTDIR)$(BINDIR)/
 	install -m 644 $(BUILD)/libattention.a $(DESTDIR)$(LIBDIR)/
 	install -m 644 $(BUILD)/libattention.so $(DESTDIR)$(LIBDIR)/libattention.so.$(VERSION)
@@ -257,6 +258,7 @@ install: all
 	sed 's|/usr/local/bin|$(BINDIR)|' config/attentiond.service \
 	  >$(DESTDIR)$(UNITDIR)/attentiond.service
 	install -m 644 $(DOCUMENTS) $(DESTDIR)$(DOCDIR)/
+	install -m 644 $(wildcard docs/*.md) $(DESTDIR)$(DOCDIR)/docs/
 # the dynamic linker's cache, where this is a real installation
 	@if [ -z '$(DESTDIR)' ] && [ "$$(id -u)" = 0 ]; then ldconfig; fi
 

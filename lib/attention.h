@@ -120,7 +120,7 @@ ATTN_PUBLIC const char *attn_kernels_name_at(size_t index);
 /* ---- Parameters -----------------------------------------------------------
  * What a score or a normalization can be told. The tables below are the only
  * place where names, ranges and defaults stand: validation, the server's JSON,
- * its OpenAPI document and the README's tables come from them or are checked
+ * its OpenAPI document and the tables of docs/ come from them or are checked
  * against them. */
 typedef enum attn_param_kind {
   ATTN_PARAM_NUMBER, /* a finite number */

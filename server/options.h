@@ -1,6 +1,6 @@
 /* The options: one table (OPTION_LIST) gives each its name, type, default,
  * range, unit and help; the file, the environment, the flags, --help,
- * --print-config and the README's table come from it or are checked against
+ * --print-config and the table of docs/operating.md come from it or are checked against
  * it. Adding one is a line here and its use. */
 #ifndef OPTIONS_H
 #define OPTIONS_H
@@ -29,7 +29,7 @@
   X(kernels, CHOICE, "auto", 0, "auto|portable|avx2|avx512|neon", "",                              \
     "instruction set to compute with; auto takes the best")                                        \
   X(huge_pages, BOOLEAN, "true", 0, 0, "",                                                         \
-    "move memories that stay into huge pages, where the system has them")                          \
+    "move memories that stay into huge pages, if the system has them")                             \
   X(io_threads, INTEGER, "2", 1, 64, "", "threads that read and write sockets")                    \
   X(max_connections, INTEGER, "1024", 1, 100000, "", "connections served at once")                 \
   X(max_queue, INTEGER, "1024", 1, 1000000, "", "requests that may wait for a worker")             \
@@ -40,7 +40,7 @@
     "time for a body or a reply, besides 1 s per 64 KiB that passed")                              \
   X(idle_timeout, INTEGER, "60", 1, 3600, "s", "time a connection may idle between requests")      \
   X(request_timeout, INTEGER, "60", 1, 86400, "s",                                                 \
-    "time for an answer, where the request has no timeout_ms")                                     \
+    "time for an answer, if the request has no timeout_ms")                                        \
   X(stop_timeout, INTEGER, "8", 1, 3600, "s", "time for requests under way after SIGTERM")         \
   X(log_level, CHOICE, "info", 0, "debug|info|warning|error", "", "least level that is logged")    \
   X(log_format, CHOICE, "json", 0, "json|text", "", "form of a log line")                          \

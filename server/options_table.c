@@ -33,7 +33,7 @@ const struct action_info action_infos[ACTION_COUNT] = {
     {"version", OPTIONS_VERSION, "print the version and stop"},
     {"check_config", OPTIONS_CHECK_CONFIG, "check the configuration and stop"},
     {"print_config", OPTIONS_PRINT_CONFIG, "print the configuration in force as JSON and stop"},
-    {"healthcheck", OPTIONS_HEALTHCHECK, "ask the running daemon; exit 0 where it is ready, or 1"},
+    {"healthcheck", OPTIONS_HEALTHCHECK, "ask the running daemon; exit 0 if it is alive, else 1"},
 };
 
 /* ---- Names ---- */

@@ -1,5 +1,5 @@
 /* The metrics, declared once in METRIC_LIST: name, kind, help. /metrics prints
- * them in Prometheus' text format, and a test holds the README and the Grafana
+ * them in Prometheus' text format, and a test holds docs/operating.md and the Grafana
  * dashboard against the list.
  *
  * Counters are atomics that any thread adds to; gauges that mirror some other

@@ -1,4 +1,4 @@
-/* `make bench`: the figures of the README, as a table and as JSON.
+/* `make bench`: the figures of docs/performance.md, as a table and as JSON.
  *
  *     bench REPORT.json [--threads N] [--part NAME,NAME...] [--quick]
  *           [--daemon PROGRAM] [--bare-server PROGRAM]

@@ -141,4 +141,4 @@ title "Stop: SIGTERM"
 stop
 echo "   exit status 0. All of it was right."
 echo
-echo "make run: the same memory, kept at http://127.0.0.1:8080/v1/memories/digits"
+echo "make run: the same memory at http://127.0.0.1:8080/v1/memories/digits, in RAM only"

@@ -31,45 +31,21 @@ FILES = {
     f"lib/libattention.so.{VERSION}",
     "lib/pkgconfig/libattention.pc",
     "lib/systemd/system/attentiond.service",
+    "share/doc/attentiond/CHANGELOG.md",
     "share/doc/attentiond/LICENSE",
     "share/doc/attentiond/README.md",
+    "share/doc/attentiond/SECURITY.md",
     "share/doc/attentiond/attentiond.json",
+    *(f"share/doc/attentiond/docs/{page.name}" for page in (REPOSITORY / "docs").iterdir()),
     "share/doc/attentiond/grafana.json",
     "share/doc/attentiond/prometheus.yml",
     "share/man/man8/attentiond.8",
 }
 
-# Keys 0 and 1, values 10 and 20; a query in the middle gets their mean.
-PROGRAM = """
-#include <attention.h>
-#include <stdio.h>
-
-int main(void) {
-  const float keys[] = {0, 1}, values[] = {10, 20}, query = 0.5f;
-  float output = 0, weights[2] = {0};
-  attn_snapshot *empty = NULL, *memory = NULL;
-  attn_score *score = NULL;
-  attn_normalization *norm = NULL;
-  attn_init();
-  attn_status status = attn_snapshot_create(&empty, 1, 1);
-  if (status == ATTN_OK) status = attn_snapshot_append(&memory, empty, keys, values, 2);
-  if (status == ATTN_OK) status = attn_score_create(&score, "gaussian", NULL, 0, NULL);
-  if (status == ATTN_OK) status = attn_normalization_create(&norm, "sum", NULL, 0, NULL);
-  if (status == ATTN_OK) {
-    attn_request request = {.queries = &query, .query_count = 1, .query_dim = 1,
-                            .score = score, .normalization = norm,
-                            .weights_mode = ATTN_WEIGHTS_FULL,
-                            .outputs = &output, .weights = weights};
-    status = attn_attend(memory, &request, NULL);
-  }
-  printf("%s %d %.4f %.4f %.4f\\n", attn_version(), (int)status, output, weights[0], weights[1]);
-  attn_normalization_free(norm);
-  attn_score_free(score);
-  attn_snapshot_free(memory);
-  attn_snapshot_free(empty);
-  return 0;
-}
-"""
+# The worked example of the library's page, and what it prints.
+LIBRARY_PAGE = (REPOSITORY / "docs" / "library.md").read_text()
+(PROGRAM,) = re.findall(r"^```c\n(.*?)^```$", LIBRARY_PAGE, re.M | re.S)
+(PRINTED,) = re.findall(r"^```text\n(.*?)^```$", LIBRARY_PAGE, re.M | re.S)
 
 
 def run(*command, env=None, cwd=None):
@@ -133,7 +109,7 @@ def test_a_program_built_through_pkg_config(tmp_path, installed, pkg_config, kin
     env = dict(os.environ)
     if kind == "shared":
         env["LD_LIBRARY_PATH"] = str(installed / "lib")
-    assert run(tmp_path / "program", env=env) == f"{VERSION} 0 15.0000 0.5000 0.5000\n"
+    assert run(tmp_path / "program", env=env) == PRINTED
 
 
 def test_the_library_exports_its_header_and_nothing_else(installed):
@@ -146,6 +122,10 @@ def test_the_library_exports_its_header_and_nothing_else(installed):
 def test_the_version_is_one(installed, pkg_config):
     assert pkg_config("--modversion") == [VERSION]
     assert VERSION in run(installed / "bin/attentiond", "--version")
+    # a process of its own: a library that is loaded stays
+    ask = "import ctypes, sys; version = ctypes.CDLL(sys.argv[1]).attn_version; " \
+          "version.restype = ctypes.c_char_p; print(version().decode())"
+    assert run(sys.executable, "-c", ask, installed / "lib/libattention.so") == f"{VERSION}\n"
 
 
 def test_the_manual_has_every_option(installed):
@@ -154,6 +134,12 @@ def test_the_manual_has_every_option(installed):
     assert len(shown) > 10
     assert shown - manual == set()
     assert manual - shown - {"option", "name"} == set()
+
+
+def test_the_manual_is_sound():
+    if not shutil.which("groff"):
+        pytest.skip("no groff here")
+    assert run("groff", "-mdoc", "-ww", "-z", REPOSITORY / "config" / "attentiond.8") == ""
 
 
 @pytest.mark.parametrize("file", ["attentiond.json", "demo.json"])
