@@ -13,11 +13,7 @@
  * hundred rows to them keeps a million rows as exact as those, and costs little
  * beside computing it. Tiles of wide rows are shorter than that, so they come in
  * runs, or a large batch would spend a tenth of its time on states that no cache
- * has room for. Few queries go through the values of a run as they lie. Many may go
- * through them in strips of columns, whose sums stay in registers all the way.
- * Measured with 256 queries and 768 dimensions: 1.5 % of the time of a pass less
- * than tile by tile, with the sums so far in the cache. Fetching the queries of the
- * next step meanwhile, or from memory what the next run will want, gained nothing.
+ * has room for. Fetching the queries of the next step meanwhile gained nothing.
  *
  * Rejected: leaving a maximum that is exceeded by little where it is, which saves
  * rescaling. The largest weight would not be exactly 1 before the division, and
@@ -111,34 +107,23 @@ static void set_anchors(const struct attn_fold_plan *plan, const struct attn_sco
 
 /* ---- float32 ---- */
 
-/* Whether the second tile's values lie behind the first one's. */
-static bool goes_on(const struct attn_tile *tile, const struct attn_tile *next, size_t dim) {
-  return attn_numbers_after(tile->values, tile->rows, tile->rows * dim).data == next->values.data;
-}
-
-static void weigh_run(const struct attn_fold *fold, const struct attn_fold_plan *plan,
-                      const struct attn_scored_run *scored, const float *weights, float *product) {
+static void weigh_run(const struct attn_fold_plan *plan, const struct attn_scored_run *scored,
+                      const float *weights, float *product) {
   const struct attn_tile *tile = scored->tiles, *end = tile + scored->tile_count;
   const size_t dim = plan->value_dim;
-  const struct attn_ahead states = {fold->outputs + scored->first * dim,
-                                    scored->count * dim * sizeof *fold->outputs};
-  for (size_t done = 0; tile < end; tile++) {
+  for (size_t done = 0; tile < end; done += tile++->rows) {
     struct attn_weighing weighing = {.weights = weights + done,
                                      .count = scored->count,
                                      .stride = scored->stride,
                                      .values = tile->values,
                                      .rows = tile->rows,
                                      .dim = dim,
-                                     .onto = done > 0,
-                                     .far = scored->strips && scored->fetching};
-    for (; scored->strips && tile + 1 < end && goes_on(tile, tile + 1, dim); tile++)
-      weighing.rows += tile[1].rows;
+                                     .onto = done > 0};
     if (scored->fetching && tile + 1 == end)
-      weighing.ahead = scored->strips ? states : scored->ahead;
-    else if (scored->fetching && !scored->strips)
+      weighing.ahead = scored->ahead;
+    else if (scored->fetching)
       weighing.ahead = attn_tile_values_ahead(tile + 1, dim);
     plan->kernels->weigh_values(&weighing, product);
-    done += weighing.rows;
   }
 }
 
@@ -163,7 +148,7 @@ attn_status attn_fold_fast(const struct attn_fold *fold, const struct attn_fold_
     for (size_t done = 0; done < rows && tile->values.scales; done += tile++->rows)
       plan->kernels->row_times(row + done, tile->values.scales, tile->rows);
   }
-  if (status == ATTN_OK) weigh_run(fold, plan, scored, scores, share->product);
+  if (status == ATTN_OK) weigh_run(plan, scored, scores, share->product);
   return status;
 }
 

@@ -57,9 +57,8 @@ struct attn_scored_run {
   size_t first, count;     /* queries of the pass */
   const size_t *which;     /* their numbers in the request, from first on */
   size_t stride;           /* float32: from one query's scores to the next */
-  bool strips;             /* float32: values are near, and weighed a strip of columns at a time */
   bool fetching;           /* what is wanted next is to be brought nearer ... */
-  struct attn_ahead ahead; /* ... as this is, after values that are not weighed in strips */
+  struct attn_ahead ahead; /* ... as this is, after the values */
 };
 
 /* What a run adds to the states of queries, in float32: weights are relative to its own

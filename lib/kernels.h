@@ -29,7 +29,6 @@ struct attn_weighing {
   struct attn_numbers values; /* rows x dim */
   size_t rows, dim;
   bool onto; /* the outputs are sums of earlier rows, and these are added to them */
-  bool far;  /* float32 for many queries: the values are to be brought nearer as well */
   struct attn_ahead ahead;
 };
 

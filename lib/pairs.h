@@ -18,20 +18,15 @@
  * near anyway the loops are compiled without. Measured: 1.3 to 1.7 times as fast
  * for up to 16 queries on memories beyond the caches.
  *
- * Many queries go through more values than that cache holds, a strip of columns
- * after the other; there each strip is brought nearer while the one to its left is
- * worked on.
- *
  * For few queries fetching what is read next in the same loop was rejected (no gain
  * over what the hardware does by itself). Addresses are numbers here, because the
  * last ones may lie beyond the end; fetching those harms nothing. */
 struct fetching {
   uintptr_t at;
-  size_t step;  /* bytes from one line to the next; 0: nothing to do */
-  size_t mask;  /* SOME: a line goes with each line j of work that has j & mask == 0 ... */
-  size_t share; /* ... and BESIDE: also what is right of a row that has j & mask == share */
+  size_t step; /* bytes from one line to the next; 0: nothing to do */
+  size_t mask; /* SOME: a line goes with each line j of work that has j & mask == 0 */
 };
-enum pace { NEVER, SOME, EACH, BESIDE };
+enum pace { NEVER, SOME, EACH };
 enum { SHARERS = 8 };
 
 INLINE void fetch(struct fetching *fetching) {
@@ -278,7 +273,6 @@ struct weighing {
   float *outputs;
   size_t apart, width;      /* from one query's to the next, and how many are due */
   bool first;               /* the first rows: outputs are set, not added to */
-  bool far;                 /* what is right of these columns is brought nearer */
   struct fetching fetching; /* a line for each vector of a row */
 };
 
@@ -301,11 +295,6 @@ INLINE void weigh_step(attn_dtype dtype, enum pace pace, size_t n, size_t vecs,
       const vec value = load_numbers(dtype, work->values, r * work->dim + v * LANES);
       if (pace == EACH) fetch(&line);
       if (pace == SOME && (r & line.mask) == 0) fetch(&line);
-      if (pace == BESIDE && (r & line.mask) == line.share) {
-        const size_t right = r * work->dim + (v + vecs) * LANES;
-        __builtin_prefetch((const float *)work->values + right, 0, 2);
-        fetch(&line);
-      }
       for (size_t i = 0; i < n; i++)
         sum[i][v] = plus_product(sum[i][v], value, all(weights[i * work->stride + r]));
     }
@@ -326,13 +315,7 @@ INLINE void weigh_column(attn_dtype dtype, size_t vecs, const struct weighing *w
   struct fetching fetching = shared_out(work->fetching, work->count / together);
   const bool ahead = fetching.step > 0;
   size_t q = 0;
-  if (work->far && !ahead) fetching.at = (uintptr_t)work->values; /* is there anyway */
-  if (work->far)
-    for (; q + together <= work->count; q += together) {
-      fetching.share = q / together & fetching.mask;
-      weigh_step(dtype, BESIDE, together, vecs, work, q, &fetching);
-    }
-  else if (ahead)
+  if (ahead)
     for (; q + together <= work->count; q += together)
       weigh_step(dtype, SOME, together, vecs, work, q, &fetching);
   for (; q + together <= work->count; q += together)
@@ -392,8 +375,7 @@ INLINE void weigh_columns(attn_dtype dtype, const struct attn_weighing *work, si
                            .rows = rows,
                            .dim = work->dim,
                            .apart = work->dim,
-                           .first = from == 0 && !work->onto,
-                           .far = work->far};
+                           .first = from == 0 && !work->onto};
   const bool may_be_wide = dtype == ATTN_F32 && (work->count <= WIDE_MICRO || rows <= WIDE_ROWS);
   const size_t wide = WIDE_VECS * LANES, usual = VALUE_VECS * LANES;
   const size_t calls = work->rows * row_vecs(work);

@@ -10,16 +10,13 @@
  * Where there is one part, whoever takes a step through its last tiles finishes its
  * queries too.
  *
- * A single query through narrow rows is a matter of reading the memory. It begins at the end
- * where the pass before ended, whose last rows a cache still has, and what each run adds is
- * kept and added in the order of rows at the end. Measured beside a cache of 32 MB that has
- * other users: 4 % less time than always forwards for 5 and for 100 MB, neither less nor more
- * for 15, 60 and 250 MB. Not so wide rows, which took 2 to 10 % longer that way, nor two
- * queries and more, for which keeping costs what the cache gains.
- *
- * Cutting the rows finer than workers was rejected: each part costs a state of queries x
- * value_dim. So was fetching what no cache can keep past the caches (prefetchnta), that they
- * keep the rest: a plain read took 3 to 15 % longer. */
+ * Rejected: to begin a single query at the end where the pass before ended, whose last rows a
+ * cache still has. That was 4 % faster for 5 and for 100 MB beside a cache of 32 MB, neither
+ * faster nor slower for 15, 60 and 250 MB, and took an order of its own for what is added up.
+ * Weighing the values of several tiles a few columns at a time, so that their sums stay in
+ * registers, gained 1.5 % for 256 queries and 768 dimensions. Cutting the rows finer
+ * than workers costs a state of queries x value_dim for each part. Fetching what no cache can keep
+ * past the caches (prefetchnta), that they keep the rest, made a plain read 3 to 15 % longer. */
 #include "pass.h"
 
 #include <math.h>
@@ -39,10 +36,8 @@ enum { STEP_QUERIES = ATTN_FOLD_QUERIES, STEP_FLOATS = 1 << 16 };
  * those would have fewer queries than that: so that all end together. */
 enum { STEPS_EACH = 2, STEP_LEAST = 16 };
 
-/* Tiles of wide rows are met in runs, of so many rows if they fit so many tiles. From
- * so many queries on, values that are in a cache are weighed in strips (fold.c); from
- * memory they come slower in pieces than as they lie. */
-enum { RUN_ROWS = 512, RUN_TILES = 8, STRIP_QUERIES = 16 };
+/* Tiles of wide rows are met in runs, of so many rows if they fit so many tiles. */
+enum { RUN_ROWS = 512, RUN_TILES = 8 };
 
 /* Scores of neighbouring queries lie so many further apart than they have to, or all would
  * want the same few places of the first-level cache. */
@@ -65,8 +60,6 @@ struct pass {
   struct attn_fold_plan fold_plan;
   size_t count, tasks, step, run;    /* step: queries; run: tiles */
   struct attn_turns *turns;          /* parts */
-  struct attn_share *kept;           /* parts; NULL: what runs add is added at once */
-  bool backwards;                    /* runs, of one tile, where it is kept */
   double limit;                      /* of exponents, for float32 */
   struct attn_fold *folds;           /* parts */
   struct attn_selection *selections; /* parts x count */
@@ -179,13 +172,6 @@ static bool share_make(struct attn_share *share, struct attn_room *room, size_t 
   return share->max && share->sum && share->product;
 }
 
-/* Of one query. */
-static struct attn_share kept_share(const struct pass *pass, size_t part, size_t run) {
-  const struct attn_share *kept = &pass->kept[part];
-  return (struct attn_share){kept->max + run, kept->sum + run,
-                             kept->product + run * pass->plan->memory->value_dim};
-}
-
 static attn_status desk_make(struct desk *desk, const struct pass *pass) {
   const attn_snapshot *memory = pass->plan->memory;
   const size_t stride = pass->run * memory->tile_rows + STRIDE_ODD, scores = pass->step * stride;
@@ -200,8 +186,7 @@ static attn_status desk_make(struct desk *desk, const struct pass *pass) {
   if (status != ATTN_OK) return status;
   if (fast) {
     desk->sheet = (struct attn_sheet){attn_room_take(&desk->room, scores, sizeof(float)), stride};
-    const bool made =
-        pass->kept || share_make(&desk->share, &desk->room, pass->step, memory->value_dim);
+    const bool made = share_make(&desk->share, &desk->room, pass->step, memory->value_dim);
     return made && desk->sheet.scores ? ATTN_OK : ATTN_NO_MEMORY;
   }
   desk->wide_scores = attn_room_take(&desk->room, scores, sizeof *desk->wide_scores);
@@ -242,8 +227,8 @@ static struct attn_ahead after_scores(const struct attn_pass_plan *plan,
   if (t + 1 < scored->index + scored->tile_count)
     return attn_tile_keys_ahead(&plan->tiles[t + 1], plan->memory->key_dim);
   if (plan->combination.select) return scored->ahead;
-  return fresh && !scored->strips ? attn_tile_values_ahead(scored->tiles, plan->memory->value_dim)
-                                  : (struct attn_ahead){0};
+  return fresh ? attn_tile_values_ahead(scored->tiles, plan->memory->value_dim)
+               : (struct attn_ahead){0};
 }
 
 static attn_status score_run(struct pass *pass, struct desk *desk, const struct meeting *now,
@@ -273,8 +258,7 @@ static attn_status score_run(struct pass *pass, struct desk *desk, const struct 
   return ATTN_OK;
 }
 
-static attn_status meet_run(struct pass *pass, struct desk *desk, const struct meeting *now,
-                            const struct attn_share *share) {
+static attn_status meet_run(struct pass *pass, struct desk *desk, const struct meeting *now) {
   const struct attn_pass_plan *plan = pass->plan;
   const attn_snapshot *memory = plan->memory;
   struct attn_scored_run scored = {.tiles = &plan->tiles[now->tile],
@@ -285,10 +269,6 @@ static attn_status meet_run(struct pass *pass, struct desk *desk, const struct m
                                    .which = pass->queries->which + now->first,
                                    .stride = desk->sheet.stride,
                                    .fetching = !is_small(memory)};
-  /* the worker comes from these very tiles: their values are in a cache */
-  const bool again = desk->entered == &plan->tiles[now->end - 1];
-  scored.strips = again && plan->fast && scored.tile_count > 1 && now->count >= STRIP_QUERIES &&
-                  memory->dtype == ATTN_F32;
   if (scored.fetching && now->following + 1 != now->end)
     scored.ahead = attn_tile_keys_ahead(&plan->tiles[now->following], memory->key_dim);
 
@@ -297,7 +277,7 @@ static attn_status meet_run(struct pass *pass, struct desk *desk, const struct m
   if (plan->combination.select) return select_from(pass, desk, now->part, &scored);
   if (plan->fast)
     return attn_fold_fast(&pass->folds[now->part], &pass->fold_plan, &scored, desk->sheet.scores,
-                          share);
+                          &desk->share);
   return attn_fold_exact(&pass->folds[now->part], &pass->fold_plan, &scored, desk->wide_scores,
                          desk->wide_values);
 }
@@ -354,27 +334,16 @@ static void finish_task(void *argument, size_t index) {
 static attn_status meet_turn(struct pass *pass, struct desk *desk, size_t part,
                              const struct attn_turn *turn) {
   const size_t begin = part_begins(pass->plan, part), last = part_begins(pass->plan, part + 1);
-  const size_t run = pass->backwards ? pass->turns[part].runs - 1 - turn->run : turn->run;
-  const size_t from = begin + run * pass->run, end = smaller(from + pass->run, last);
+  const size_t from = begin + turn->run * pass->run, end = smaller(from + pass->run, last);
   const size_t first = turn->step * pass->step;
   const bool ends = first + pass->step >= pass->count; /* the next turn is in the next run */
-  const size_t following = smaller(ends ? end : from, last - 1);
   const struct meeting now = {.part = part,
                               .first = first,
                               .count = smaller(pass->step, pass->count - first),
                               .tile = from,
                               .end = end,
-                              .following = pass->backwards ? from - (from > begin) : following};
-  const struct attn_share share = pass->kept ? kept_share(pass, part, run) : desk->share;
-  return meet_run(pass, desk, &now, &share);
-}
-
-/* In the order of the rows, in whichever they were met. */
-static void add_kept(struct pass *pass, size_t part) {
-  for (size_t run = 0; run < pass->turns[part].runs; run++) {
-    const struct attn_share share = kept_share(pass, part, run);
-    attn_fold_add(&pass->folds[part], &pass->fold_plan, 0, 1, &share);
-  }
+                              .following = smaller(ends ? end : from, last - 1)};
+  return meet_run(pass, desk, &now);
 }
 
 /* Until all turns are over, or taken by others. */
@@ -388,14 +357,11 @@ static attn_status meet_part(struct pass *pass, struct desk *desk, size_t part, 
     const size_t first = turn.step * pass->step, end = smaller(first + pass->step, pass->count);
     if (fold && turn.run == 0) attn_fold_begin(fold, &pass->fold_plan, first, end);
     status = meet_turn(pass, desk, part, &turn);
-    if (!pass->kept) {
-      attn_turns_wait(turns, &turn);
-      if (status == ATTN_OK && fold && pass->plan->fast)
-        attn_fold_add(fold, &pass->fold_plan, first, end - first, &desk->share);
-    }
+    attn_turns_wait(turns, &turn);
+    if (status == ATTN_OK && fold && pass->plan->fast)
+      attn_fold_add(fold, &pass->fold_plan, first, end - first, &desk->share);
     if (status != ATTN_OK) fail(pass, status); /* before anybody goes on from here */
     const bool ends = attn_turns_give_back(turns, &turn) && status_of(pass) == ATTN_OK;
-    if (ends && pass->kept) add_kept(pass, part);
     if (ends && pass->plan->parts == 1) finish_queries(pass, first, end);
     if (pool && pool->pause) pool->pause(pool->context);
   }
@@ -446,13 +412,9 @@ static attn_status make_turns(struct pass *pass) {
   /* a selection is offered candidates in the order of the rows */
   const bool adds =
       plan->fast && !plan->combination.select && plan->request->weights_mode != ATTN_WEIGHTS_TOP;
-  const bool narrow = plan->memory->tile_rows >= RUN_ROWS;
-  const bool keeps = adds && pass->count == 1 && narrow && !is_small(plan->memory);
-  const size_t together = keeps ? SIZE_MAX : adds ? 2 : 1;
+  const size_t together = adds ? 2 : 1;
   pass->turns = attn_room_take(plan->room, plan->parts, sizeof *pass->turns);
-  if (keeps) pass->kept = attn_room_take(plan->room, plan->parts, sizeof *pass->kept);
-  if (!pass->turns || (keeps && !pass->kept)) return ATTN_NO_MEMORY;
-  pass->backwards = keeps && attn_snapshot_backwards(plan->memory);
+  if (!pass->turns) return ATTN_NO_MEMORY;
   for (size_t part = 0; part < plan->parts; part++) {
     const size_t tiles = part_begins(plan, part + 1) - part_begins(plan, part);
     struct attn_turns *turns = &pass->turns[part];
@@ -460,8 +422,6 @@ static attn_status make_turns(struct pass *pass) {
         .steps = steps, .runs = divided_up(tiles, pass->run), .together = together};
     turns->progress = attn_room_take(plan->room, steps, sizeof *turns->progress);
     if (!turns->progress) return ATTN_NO_MEMORY;
-    if (keeps && !share_make(&pass->kept[part], plan->room, turns->runs, plan->memory->value_dim))
-      return ATTN_NO_MEMORY;
     for (size_t step = 0; step < steps; step++) {
       atomic_init(&turns->progress[step].taken, 0);
       atomic_init(&turns->progress[step].over, 0);
@@ -551,7 +511,6 @@ attn_status attn_pass_run(const struct attn_pass_plan *plan, const struct attn_q
   if (status != ATTN_OK) goto done;
 
   attn_pool_run(plan->pool, pass.tasks, score_task, &pass);
-  if (pass.kept) attn_snapshot_ended(plan->memory, !pass.backwards);
   if (plan->combination.select && status_of(&pass) == ATTN_OK)
     attn_pool_run(plan->pool, count, select_task, &pass);
   else if (plan->parts > 1 && count * plan->memory->value_dim >= FINISH_LEAST)

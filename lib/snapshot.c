@@ -33,7 +33,6 @@ attn_snapshot *attn_snapshot_like(const attn_snapshot *shape, size_t block_room)
   made->blocks = calloc(room, sizeof *made->blocks);
   made->firsts = calloc(room, sizeof *made->firsts);
   atomic_init(&made->references, 1);
-  atomic_init(&made->backwards, false);
   made->key_dim = shape->key_dim;
   made->value_dim = shape->value_dim;
   made->dtype = shape->dtype;

@@ -12,8 +12,7 @@ struct attn_snapshot {
   struct attn_extent extent; /* of all blocks */
   size_t block_count;
   struct attn_block **blocks;
-  size_t *firsts;        /* of each block, the number of its first row */
-  atomic_bool backwards; /* attn_snapshot_backwards() */
+  size_t *firsts; /* of each block, the number of its first row */
 };
 
 /* A snapshot of the shape of another, without rows, and with room for that many
@@ -25,15 +24,6 @@ void attn_snapshot_take(attn_snapshot *snapshot, struct attn_block *block);
 
 static inline struct attn_block_shape attn_snapshot_shape(const attn_snapshot *snapshot) {
   return (struct attn_block_shape){snapshot->key_dim, snapshot->value_dim, snapshot->dtype};
-}
-
-/* Whether a pass had better begin at the end, since the last one ended there and a cache still
- * has what it read. No answer depends on it, so a constant snapshot may be told. */
-static inline bool attn_snapshot_backwards(const attn_snapshot *snapshot) {
-  return atomic_load_explicit(&snapshot->backwards, memory_order_relaxed);
-}
-static inline void attn_snapshot_ended(const attn_snapshot *snapshot, bool at_the_end) {
-  atomic_store_explicit(&((attn_snapshot *)snapshot)->backwards, at_the_end, memory_order_relaxed);
 }
 
 /* Whether rows of float32 can be addressed along with those that are there. */

@@ -10,9 +10,6 @@
  * takes turns in others; so all end at about the same time though one was held up, and
  * the answer is the same to the bit.
  *
- * Where what runs add is kept apart and added later there is no order to keep to: as many as
- * like take turns, and nobody waits.
- *
  * Nobody may hold a turn while it waits for anything but that, or lets others in: whoever
  * has the next one would wait for it, and may be what it waits for.
  *
@@ -41,7 +38,7 @@ struct attn_progress {
 /* Of one part. */
 struct attn_turns {
   size_t steps, runs;
-  size_t together; /* how many may have turns of one step; SIZE_MAX: in any order */
+  size_t together; /* how many may have turns of one step */
   struct attn_progress *progress;
 };
 
@@ -84,7 +81,7 @@ static inline void attn_turns_wait(const struct attn_turns *turns, const struct 
     sched_yield();
 }
 
-/* After attn_turns_wait(), where there is an order. True for the last turn of a step to be over. */
+/* After attn_turns_wait(). True for the last turn of a step to be over. */
 static inline bool attn_turns_give_back(struct attn_turns *turns, const struct attn_turn *turn) {
   atomic_size_t *over = &turns->progress[turn->step].over;
   return atomic_fetch_add_explicit(over, 1, memory_order_acq_rel) + 1 == turns->runs;

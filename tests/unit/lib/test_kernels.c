@@ -222,23 +222,6 @@ static void check_keys(const struct attn_kernels *kernels, rng *r, attn_dtype dt
   table_free(&keys);
 }
 
-/* What is far comes to the same bits. */
-static void check_far(const struct attn_kernels *kernels, const struct attn_weighing *whole,
-                      const float *expected) {
-  const size_t size = whole->count * whole->dim;
-  float *outputs = floats_new(size);
-  struct attn_weighing work = *whole;
-  work.far = true;
-  for (int next = 0; next < 2; next++) {
-    if (next == 1) work.ahead = (struct attn_ahead){expected, size * sizeof *expected};
-    fill(outputs, size, NAN);
-    kernels->weigh_values(&work, outputs);
-    ck_assert(memcmp(outputs, expected, size * sizeof *outputs) == 0);
-    ck_assert(floats_are_intact(outputs, size));
-  }
-  floats_free(outputs);
-}
-
 /* The rows in two goes, the second onto the first, are the same bits. */
 static void check_onto(const struct attn_kernels *kernels, rng *r,
                        const struct attn_weighing *whole, const float *expected) {
@@ -275,7 +258,6 @@ static void check_values(const struct attn_kernels *kernels, rng *r, attn_dtype 
   fill(outputs, count * dim, NAN);
   kernels->weigh_values(&work, outputs);
   if (rows > 1) check_onto(kernels, r, &work, outputs);
-  if (dtype == ATTN_F32) check_far(kernels, &work, outputs);
   work.count = 1;
   for (size_t q = 0; q < count; q++) {
     work.weights = weights + q * stride;

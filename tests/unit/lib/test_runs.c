@@ -1,5 +1,5 @@
 /* Runs of tiles: wide rows come in short tiles, several of which are scored before their
- * values are weighed, by many queries a strip of columns at a time. Whatever blocks the
+ * values are weighed, Whatever blocks the
  * rows are in, the answer is the oracle's, and a query gets the same bits alone and in
  * company. */
 #include "table.h"
@@ -117,7 +117,7 @@ static void check_random_company(rng *r, const char *const pair[2], const table 
   attn_snapshot_free(memory);
 }
 
-/* Of narrow rows so many that those who ask alone go to and fro. */
+/* Of wide rows, several tiles at a time, and of narrow ones. */
 START_TEST(test_alone_and_in_company) {
   const attn_dtype dtype = (attn_dtype)_i;
   for (size_t i = 0; i < 2 * COUNT(pairs); i++) {

@@ -1,9 +1,6 @@
-/* Taking turns: each step goes through each run once and in order, whoever takes it, or in any
- * order where that is wanted; nobody goes ahead while a step that is free is behind; whoever
- * comes first does the work of those who don't come; and a single query goes to and fro
- * through a large memory, without a bit of its answer changing. */
-#include "snapshot.h"
-
+/* Taking turns: each step goes through each run once and in order, whoever takes it; nobody
+ * goes ahead while a step that is free is behind; whoever comes first does the work of those
+ * who don't come. */
 #include "random_trial.h"
 
 #include <pthread.h>
@@ -33,10 +30,8 @@ static void *take_turns(void *argument) {
   struct attn_turn turn = {0};
   while (attn_turns_take(&at->turns, mine->home, &turn)) {
     atomic_fetch_add(&at->taken, 1);
-    if (at->turns.together != SIZE_MAX) {
-      attn_turns_wait(&at->turns, &turn);
-      if (at->done[turn.step]++ != turn.run) atomic_fetch_add(&at->out_of_order, 1);
-    }
+    attn_turns_wait(&at->turns, &turn);
+    if (at->done[turn.step]++ != turn.run) atomic_fetch_add(&at->out_of_order, 1);
     at->marks[turn.step][turn.run]++;
     if (!attn_turns_give_back(&at->turns, &turn)) continue;
     atomic_fetch_add(&at->ended, 1);
@@ -67,12 +62,6 @@ START_TEST(test_each_once_and_in_order) {
     check_each_once(STEPS, together);
     check_each_once(1, together);
   }
-}
-END_TEST
-
-START_TEST(test_each_once_in_any_order) {
-  check_each_once(STEPS, SIZE_MAX);
-  check_each_once(1, SIZE_MAX);
 }
 END_TEST
 
@@ -159,39 +148,11 @@ START_TEST(test_the_first_one_does_it_all) {
 }
 END_TEST
 
-/* Asks once; whether the next pass will begin at the end. */
-static bool ends_at_the_end(trial *t) {
-  trial_check(t, (asking){ATTN_WEIGHTS_NONE, 0, NULL});
-  return attn_snapshot_backwards(t->snapshot);
-}
-
-START_TEST(test_to_and_fro) {
-  static const struct {
-    shape of;
-    bool turns;
-  } cases[] = {{{60001, 16, 8, 1, 0}, true},
-               {{5000, 64, 64, 1, 0}, true},
-               {{5000, 64, 64, 2, 0}, false},
-               {{1500, 300, 300, 1, 0}, false},
-               {{900, 32, 32, 1, 0}, false}};
-  for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-    trial t = trial_random(41000 + i, cases[i].of, "dot", "softmax");
-    trial_prepare(&t);
-    ck_assert(!attn_snapshot_backwards(t.snapshot));
-    ck_assert_int_eq(ends_at_the_end(&t), cases[i].turns);
-    ck_assert(!ends_at_the_end(&t));
-    trial_free(&t);
-  }
-}
-END_TEST
-
 int main(void) {
   Suite *suite = suite_create("turns");
   add_test(suite, "each once and in order", test_each_once_and_in_order);
-  add_test(suite, "each once in any order", test_each_once_in_any_order);
   add_test(suite, "the last ones first", test_the_last_ones_first);
   add_test(suite, "together", test_together);
   add_test(suite, "the first one does it all", test_the_first_one_does_it_all);
-  add_test(suite, "to and fro", test_to_and_fro);
   return run_suite(suite);
 }
