@@ -136,7 +136,7 @@ $(BENCH)/bench: $(BENCH_OBJECTS) $(SERVER_OBJECTS) $(BUILD)/libattention.a
 $(BENCH)/bare_server: $(BENCH)/bare_server.o
 	$(CC) $(LDFLAGS) -o $@ $^ $(SERVER_LIBS)
 
-$(BENCH)/load: $(BENCH)/load_main.o $(BENCH)/load.o $(BENCH)/support.o $(SERVER_OBJECTS) \
+$(BENCH)/load: $(BENCH)/load_main.o $(BENCH)/load.o $(BENCH)/support.o $(BENCH)/turns.o $(SERVER_OBJECTS) \
                $(BUILD)/libattention.a
 	$(CC) $(LDFLAGS) -o $@ $^ $(SERVER_LIBS) $(LIB_LIBS)
 
@@ -151,10 +151,17 @@ $(PEERS_VENV)/.ready: tests/bench/peers/requirements.txt
 	$(PEERS_VENV)/bin/pip install -q -r $<
 	touch $@
 
-.PHONY: bench bench-peers
+.PHONY: bench bench-peers bench-compare
 bench: $(BUILD)/attentiond $(BENCH)/bench $(BENCH)/bare_server
 	@$(BENCH)/bench $(BUILD)/bench.json --daemon $(BUILD)/attentiond \
 	  --bare-server $(BENCH)/bare_server $(BENCH_FLAGS)
+
+# BASE_BENCH: the revision whose tests/bench measures BASE, if not BASE's own
+BASE ?=
+BASE_BENCH ?=
+bench-compare: $(BUILD)/attentiond $(BENCH)/bench $(BENCH)/bare_server
+	@$(PYTHON) tests/bench/compare.py --base '$(BASE)' --base-bench '$(BASE_BENCH)' \
+	  --build $(BUILD) --make '$(MAKE) -s $(JOBS)' $(BENCH_FLAGS)
 
 bench-peers: $(BUILD)/attentiond $(BENCH)/load $(BENCH)/bare_server $(BENCH)/peers/flat.so $(PEERS_VENV)/.ready
 	@$(PEERS_VENV)/bin/python tests/bench/peers/peers.py --build $(BUILD) $(BENCH_FLAGS)
@@ -164,7 +171,7 @@ bench-peers: $(BUILD)/attentiond $(BENCH)/load $(BENCH)/bare_server $(BENCH)/pee
 # reads this file. Without a -j of the caller's, all cores take part.
 MAKEFLAGS += --no-print-directory
 JOBS = $(if $(filter -j%,$(MAKEFLAGS)),,-j$(shell nproc))
-CLANG_FORMAT ?= clang-format
+CLANG_FORMAT ?= $(or $(shell command -v clang-format-14),clang-format)
 FORMATTED := $(wildcard lib/*.[ch] server/*.[ch] server/*/*.[ch] tests/*/*.[ch] tests/*/*/*.[ch])
 
 .PHONY: help setup demo run test test-all programs format format-check install uninstall clean
@@ -176,6 +183,7 @@ help:
 	@echo 'make                $(BUILD)/attentiond, $(BUILD)/libattention.a and .so'
 	@echo 'make run            the daemon in the foreground with config/demo.json'
 	@echo 'make bench          the figures of docs/performance.md, as a table and as $(BUILD)/bench.json'
+	@echo 'make bench-compare  BASE=REV: that revision against this build, measured in turn'
 	@echo 'make bench-peers    the same questions put to NumPy, PyTorch, ONNX Runtime and FastAPI'
 	@echo 'make setup          install what is missing to build and to test (apt)'
 	@echo 'make install        DESTDIR= PREFIX=/usr/local: daemon, library, header, man page, unit, documents'

@@ -3,17 +3,24 @@
 #ifndef BENCH_BENCH_H
 #define BENCH_BENCH_H
 
+#include <regex.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdio.h>
 
 #include "attention.h"
+#include "turns.h"
+
+enum { MOST_ROUNDS = 9 };
 
 /* One figure: its name, what was measured on, the value, its unit, and what it
- * should be ("" where nothing was promised). */
+ * should be ("" where nothing was promised). The rounds that the value is the
+ * median of are written too, in their order: bench-compare pairs them. */
 struct figure {
   char name[64], inputs[96], unit[24], goal[16];
   double value;
+  double rounds[MOST_ROUNDS];
+  size_t round_count;
 };
 
 struct report {
@@ -29,6 +36,11 @@ void report_line(struct report *report, const char *name, const char *inputs, do
 /* The same for a ratio with a goal: ">= 0.6". */
 void report_ratio(struct report *report, const char *name, const char *inputs, double value,
                   const char *goal);
+/* The median of at most MOST_ROUNDS rounds. report_add_rounds() does not print. */
+void report_rounds(struct report *report, const char *name, const char *inputs,
+                   const double *rounds, size_t count, const char *unit);
+void report_add_rounds(struct report *report, const char *name, const char *inputs,
+                       const double *rounds, size_t count, const char *unit);
 double report_get(const struct report *report, const char *name); /* the last one; 0 if none */
 int report_write(const struct report *report, const char *path);  /* 0 when written */
 void report_free(struct report *report);
@@ -53,6 +65,15 @@ struct duel {
 };
 struct duel time_duel(const struct rivals *rivals, double seconds);
 
+/* MOST_ROUNDS turns with another build's bench (turns.h): seconds of one call in
+ * each, of the clock and of all processors. What interrupts a call only adds to
+ * it, so that of a turn's calls the lower quartile counts. */
+struct turn_times {
+  double clock[MOST_ROUNDS], processors[MOST_ROUNDS];
+};
+struct turn_times time_turns(const struct turns *turns, void (*run)(void *context), void *context,
+                             double seconds);
+
 /* count floats, about normal, the same ones for the same seed. */
 void fill_normal(float *data, size_t count, unsigned long long seed);
 float *new_normal(size_t count, unsigned long long seed);
@@ -66,9 +87,14 @@ struct bench {
   struct report *report;
   const attn_pool *pool;
   bool quick;                       /* only to see that it runs: few cases, short, of no meaning */
+  const struct turns *turns;        /* with another build's bench, which is the only rival then */
+  const regex_t *cases;             /* the names and inputs to measure; NULL: all */
   const char *daemon, *bare_server; /* the programs that http and store start */
   const char *folder;               /* the report's: there is room for large files */
 };
+
+/* Whether a case is to be measured: one of these inputs, "" if the name says all. */
+bool bench_wants(const struct bench *bench, const char *name, const char *inputs);
 
 /* For how long to measure what deserves `seconds`. */
 double bench_seconds(const struct bench *bench, double seconds);

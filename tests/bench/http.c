@@ -5,7 +5,10 @@
  * runs in this one, on the cores that they need too. So the figures are those
  * of a machine that is client and server at once; the ratios compare two sides
  * that both pay for the client. What is compared is measured in turn, several
- * rounds of it, and the medians of the rounds count. */
+ * rounds of it, and the medians of the rounds count.
+ *
+ * Against another build's bench the rivals are left out, and a round ends where
+ * the turn is passed on. */
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
@@ -44,19 +47,25 @@ static void set_round(struct rounds *rounds, size_t round, double ours, double t
   rounds->ratio[round] = ours / theirs;
 }
 
-/* Loads a server for about `seconds`, after a warm-up of a fifth of it. */
-static struct load_result load(const struct bench *bench, uint16_t port,
-                               const struct buffer *request, unsigned connections, double seconds) {
+/* Loads a server for about `seconds`, after a warm-up of a fifth of it. `cpu`, which may be
+ * NULL, is what the server needed of the processors for one request, in seconds. */
+static struct load_result load(const struct bench *bench, const struct server *server,
+                               const struct buffer *request, unsigned connections, double seconds,
+                               double *cpu) {
   struct load_result result;
-  const struct load_plan plan = {.port = port,
+  const double before = server_cpu(server);
+  const struct load_plan plan = {.port = server->port,
                                  .request = request->data,
                                  .request_length = request->length,
                                  .connections = connections,
                                  .warm_up = bench_seconds(bench, seconds) / 5,
                                  .seconds = bench_seconds(bench, seconds)};
-  if (load_run(&plan, &result)) return result;
-  fprintf(stderr, "bench: http: %s\n", result.fault);
-  exit(EXIT_FAILURE);
+  if (!load_run(&plan, &result)) {
+    fprintf(stderr, "bench: http: %s\n", result.fault);
+    exit(EXIT_FAILURE);
+  }
+  if (cpu) *cpu = (server_cpu(server) - before) / (double)result.answered;
+  return result;
 }
 
 /* ---- Small requests against a server that does nothing ---- */
@@ -77,9 +86,9 @@ struct side {
 
 static void load_side(const struct bench *bench, struct side *side, const struct buffer *request,
                       size_t round) {
-  const double before = server_cpu(&side->server);
-  const struct load_result result = load(bench, side->server.port, request, MANY_CLIENTS, 1.5);
-  side->cpu[round] = (server_cpu(&side->server) - before) / (double)result.answered * 1e6;
+  double cpu;
+  const struct load_result result = load(bench, &side->server, request, MANY_CLIENTS, 1.5, &cpu);
+  side->cpu[round] = cpu * 1e6;
   side->rate[round] = result.rate;
   side->p50[round] = result.p50 * 1e3;
   side->p99[round] = result.p99 * 1e3;
@@ -97,7 +106,7 @@ static void report_side(const struct bench *bench, struct side *side, const char
   for (size_t i = 0; i < sizeof figures / sizeof *figures; i++) {
     char key[64];
     snprintf(key, sizeof key, "%s_%s", name, figures[i].what);
-    report_line(bench->report, key, inputs, median_of(figures[i].rounds, ROUNDS), figures[i].unit);
+    report_rounds(bench->report, key, inputs, figures[i].rounds, ROUNDS, figures[i].unit);
   }
 }
 
@@ -105,17 +114,21 @@ static void measure_small(const struct site *site) {
   static const char inputs[] = "B = 1, 1,000 x 64, 32 connections";
   const struct bench *bench = site->bench;
   struct buffer request = batch_request("small", 1, 64);
-  const size_t reply_bytes = load(bench, site->daemon.port, &request, 1, 0.5).body_length;
-  struct side ours = {.server = site->daemon}, bare = {.server = start_bare(bench, reply_bytes)};
+  const size_t reply_bytes = load(bench, &site->daemon, &request, 1, 0.5, NULL).body_length;
+  struct side ours = {.server = site->daemon}, bare = {0};
   double ratio[ROUNDS];
+  if (!bench->turns) bare.server = start_bare(bench, reply_bytes);
   for (size_t round = 0; round < ROUNDS; round++) {
+    turns_pass(bench->turns);
     load_side(bench, &ours, &request, round);
+    if (bench->turns) continue;
     load_side(bench, &bare, &request, round);
     ratio[round] = ours.rate[round] / bare.rate[round];
   }
-  server_stop(&bare.server);
   buffer_free(&request);
   report_side(bench, &ours, "http_small", inputs);
+  if (bench->turns) return;
+  server_stop(&bare.server);
   report_side(bench, &bare, "http_bare", "a bare server, bodies of the same lengths");
   report_ratio(bench->report, "http_small_ratio", inputs, median_of(ratio, ROUNDS), ">= 0.6");
 }
@@ -127,17 +140,21 @@ static void measure_batch(const struct site *site) {
   const struct bench *bench = site->bench;
   struct report *report = bench->report;
   struct buffer request = batch_request("batch", BATCH, BATCH_DIM);
-  attn_snapshot *memory = new_memory(BATCH_ROWS, BATCH_DIM);
+  attn_snapshot *memory = bench->turns ? NULL : new_memory(BATCH_ROWS, BATCH_DIM);
   struct rounds rounds;
+  double cpu[ROUNDS];
   for (size_t round = 0; round < ROUNDS; round++) {
-    const double whole = load(bench, site->daemon.port, &request, 1, 1.0).p50;
-    set_round(&rounds, round, whole, time_plain(bench, memory, BATCH, 1.0));
+    turns_pass(bench->turns);
+    const double whole = load(bench, &site->daemon, &request, 1, 1.0, &cpu[round]).p50 * 1e3;
+    cpu[round] *= 1e3;
+    set_round(&rounds, round, whole, memory ? time_plain(bench, memory, BATCH, 1.0) * 1e3 : 1);
   }
-  attn_snapshot_free(memory);
   buffer_free(&request);
-  report_line(report, "http_batch_ms", inputs, median_of(rounds.ours, ROUNDS) * 1e3, "ms");
-  report_line(report, "http_batch_library_ms", "the library alone",
-              median_of(rounds.theirs, ROUNDS) * 1e3, "ms");
+  report_rounds(report, "http_batch_ms", inputs, rounds.ours, ROUNDS, "ms");
+  report_rounds(report, "http_batch_cpu_ms", inputs, cpu, ROUNDS, "ms");
+  if (!memory) return;
+  attn_snapshot_free(memory);
+  report_rounds(report, "http_batch_library_ms", "the library alone", rounds.theirs, ROUNDS, "ms");
   report_ratio(report, "http_batch_ratio", inputs, median_of(rounds.ratio, ROUNDS), "<= 1.35");
 }
 
@@ -149,14 +166,17 @@ static void measure_many(const struct site *site) {
   struct report *report = bench->report;
   struct buffer request = batch_request("many", 1, 128);
   struct rounds rounds;
+  double cpu[ROUNDS];
   for (size_t round = 0; round < ROUNDS; round++) {
-    const double many = load(bench, site->daemon.port, &request, MANY_CLIENTS, 1.5).rate;
-    set_round(&rounds, round, many, load(bench, site->daemon.port, &request, 1, 1.5).rate);
+    turns_pass(bench->turns);
+    const double many = load(bench, &site->daemon, &request, MANY_CLIENTS, 1.5, &cpu[round]).rate;
+    set_round(&rounds, round, many, load(bench, &site->daemon, &request, 1, 1.5, NULL).rate);
+    cpu[round] *= 1e6;
   }
   buffer_free(&request);
-  report_line(report, "http_one_client_rate", inputs, median_of(rounds.theirs, ROUNDS),
-              "requests/s");
-  report_line(report, "http_32_clients_rate", inputs, median_of(rounds.ours, ROUNDS), "requests/s");
+  report_rounds(report, "http_one_client_rate", inputs, rounds.theirs, ROUNDS, "requests/s");
+  report_rounds(report, "http_32_clients_rate", inputs, rounds.ours, ROUNDS, "requests/s");
+  report_rounds(report, "http_32_clients_cpu", inputs, cpu, ROUNDS, "us/request");
   report_ratio(report, "http_32_clients_ratio", inputs, median_of(rounds.ratio, ROUNDS), ">= 6");
 }
 
@@ -185,7 +205,7 @@ static struct load_result load_beside(const struct site *site, const struct buff
                                          .stop = &neighbour.stop}};
   pthread_t thread;
   if (pthread_create(&thread, NULL, be_heavy, &neighbour) != 0) must(ATTN_NO_MEMORY, "a thread");
-  const struct load_result result = load(site->bench, site->daemon.port, small, 1, 5.0);
+  const struct load_result result = load(site->bench, &site->daemon, small, 1, 5.0, NULL);
   atomic_store(&neighbour.stop, true);
   pthread_join(thread, NULL);
   if (!neighbour.done) fprintf(stderr, "bench: the neighbour: %s\n", neighbour.result.fault);
@@ -203,17 +223,18 @@ static void measure_fairness(const struct site *site) {
   double batches[ROUNDS], p50[ROUNDS];
   struct rounds rounds;
   for (size_t round = 0; round < ROUNDS; round++) {
-    const double alone = load(bench, site->daemon.port, &small, 1, 1.0).p99;
+    turns_pass(bench->turns);
+    const double alone = load(bench, &site->daemon, &small, 1, 1.0, NULL).p99 * 1e3;
     const struct load_result disturbed = load_beside(site, &small, &heavy, &batches[round]);
-    set_round(&rounds, round, disturbed.p99, alone);
+    set_round(&rounds, round, disturbed.p99 * 1e3, alone);
     p50[round] = disturbed.p50 * 1e3;
   }
   buffer_free(&small);
   buffer_free(&heavy);
-  report_line(report, "http_alone_p99", inputs, median_of(rounds.theirs, ROUNDS) * 1e3, "ms");
-  report_line(report, "http_beside_p50", beside, median_of(p50, ROUNDS), "ms");
-  report_line(report, "http_beside_p99", beside, median_of(rounds.ours, ROUNDS) * 1e3, "ms");
-  report_line(report, "http_beside_batches", beside, median_of(batches, ROUNDS), "batches/s");
+  report_rounds(report, "http_alone_p99", inputs, rounds.theirs, ROUNDS, "ms");
+  report_rounds(report, "http_beside_p50", beside, p50, ROUNDS, "ms");
+  report_rounds(report, "http_beside_p99", beside, rounds.ours, ROUNDS, "ms");
+  report_rounds(report, "http_beside_batches", beside, batches, ROUNDS, "batches/s");
   report_ratio(report, "http_beside_ratio", beside, median_of(rounds.ratio, ROUNDS), "<= 20");
 }
 
@@ -239,15 +260,21 @@ static struct server start_daemon(const struct bench *bench) {
 }
 
 void bench_http(const struct bench *bench) {
+  static const struct {
+    const char *name, *memory;
+    size_t rows, dim;
+    void (*measure)(const struct site *site);
+  } cases[] = {{"http_small", "small", 1000, 64, measure_small},
+               {"http_batch", "batch", BATCH_ROWS, BATCH_DIM, measure_batch},
+               {"http_many", "many", 100000, 128, measure_many},
+               {"http_beside", "heavy", 500000, 64, measure_fairness}};
   printf("client and servers share the cores\n");
   struct site site = {.bench = bench, .daemon = start_daemon(bench)};
-  upload_memory(site.daemon.port, "small", 1000, 64);
-  measure_small(&site);
-  upload_memory(site.daemon.port, "batch", BATCH_ROWS, BATCH_DIM);
-  measure_batch(&site);
-  upload_memory(site.daemon.port, "many", 100000, 128);
-  measure_many(&site);
-  upload_memory(site.daemon.port, "heavy", 500000, 64);
-  measure_fairness(&site);
+  upload_memory(site.daemon.port, cases[0].memory, cases[0].rows, cases[0].dim);
+  for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+    if (!bench_wants(bench, cases[i].name, "")) continue;
+    if (i > 0) upload_memory(site.daemon.port, cases[i].memory, cases[i].rows, cases[i].dim);
+    cases[i].measure(&site);
+  }
   server_stop(&site.daemon);
 }

@@ -1,10 +1,14 @@
 /* `make bench`: the figures of docs/performance.md, as a table and as JSON.
  *
- *     bench REPORT.json [--threads N] [--part NAME,NAME...] [--quick]
- *           [--daemon PROGRAM] [--bare-server PROGRAM]
+ *     bench REPORT.json [--threads N] [--part NAME,NAME...] [--case REGEX] [--quick]
+ *           [--daemon PROGRAM] [--bare-server PROGRAM] [--turns FROM,TO]
  *
- * Everything that is compared is measured in one run, in turn. --quick is for
- * seeing that the bench works: its figures mean nothing. */
+ * Everything that is compared is measured in one run, in turn. --case measures
+ * what an extended regular expression finds in "NAME INPUTS", such as
+ * 'softmax 100000 x 64, B = (1|2)$' or 'http_small'. --quick is for
+ * seeing that the bench works: its figures mean nothing. With --turns the rival
+ * is the bench of another build (turns.h, `make bench-compare`), and no other
+ * is measured. */
 #include <getopt.h>
 #include <libgen.h>
 #include <sched.h>
@@ -29,6 +33,8 @@ struct settings {
   const char *report_path;
   unsigned threads;
   bool wanted[PART_COUNT];
+  regex_t cases;
+  struct turns turns;
   struct bench bench;
 };
 
@@ -76,6 +82,7 @@ static bool run_all(struct settings *settings) {
   settings->bench.folder = dirname(path);
   settings->bench.report = &report;
   settings->bench.pool = &pool;
+  if (settings->bench.turns) turns_begin(settings->bench.turns);
   describe_run(settings, &report);
   workers_submit(workers, run_parts, settings, JOB_SECONDS);
   workers_free(workers);
@@ -103,12 +110,26 @@ static bool want_parts(struct settings *settings, char *names) {
   return true;
 }
 
+static bool want_cases(struct settings *settings, const char *expression) {
+  if (settings->bench.cases) return false;
+  if (regcomp(&settings->cases, expression, REG_EXTENDED | REG_NOSUB) != 0) return false;
+  settings->bench.cases = &settings->cases;
+  return true;
+}
+
+static bool take_turns(struct settings *settings, const char *descriptors) {
+  settings->bench.turns = &settings->turns;
+  return turns_open(&settings->turns, descriptors);
+}
+
 static bool read_settings(struct settings *settings, int argc, char **argv) {
   static const struct option options[] = {{"threads", required_argument, NULL, 't'},
                                           {"part", required_argument, NULL, 'p'},
                                           {"quick", no_argument, NULL, 'q'},
                                           {"daemon", required_argument, NULL, 'd'},
                                           {"bare-server", required_argument, NULL, 'b'},
+                                          {"case", required_argument, NULL, 'c'},
+                                          {"turns", required_argument, NULL, 'u'},
                                           {NULL, 0, NULL, 0}};
   int option;
   while ((option = getopt_long(argc, argv, "", options, NULL)) != -1) {
@@ -120,7 +141,10 @@ static bool read_settings(struct settings *settings, int argc, char **argv) {
       settings->bench.daemon = optarg;
     else if (option == 'b')
       settings->bench.bare_server = optarg;
-    else if (option != 'p' || !want_parts(settings, optarg))
+    else if (!(option == 'p'   ? want_parts(settings, optarg)
+               : option == 'c' ? want_cases(settings, optarg)
+               : option == 'u' ? take_turns(settings, optarg)
+                               : false))
       return false;
   }
   if (optind + 1 != argc || settings->threads < 1 || settings->threads > 1024) return false;
@@ -139,11 +163,14 @@ int main(int argc, char **argv) {
   if (!read_settings(&settings, argc, argv)) {
     fprintf(stderr,
             "usage: %s REPORT.json [--threads N] [--part library,dtypes,number,http,store]\n"
-            "       [--quick] [--daemon PROGRAM] [--bare-server PROGRAM]\n",
+            "       [--case REGEX] [--quick] [--daemon PROGRAM] [--bare-server PROGRAM]\n"
+            "       [--turns FROM,TO]\n",
             argv[0]);
     return 2;
   }
   attn_init();
   codec_init();
-  return run_all(&settings) ? EXIT_SUCCESS : EXIT_FAILURE;
+  const bool done = run_all(&settings);
+  if (settings.bench.cases) regfree(&settings.cases);
+  return done ? EXIT_SUCCESS : EXIT_FAILURE;
 }

@@ -101,6 +101,15 @@ static void print_printf(void *context) {
 
 /* ---- The part ---- */
 
+/* Against another build: nothing but our own times. */
+static void report_turns(const struct bench *bench, struct number_run *run, const char *name,
+                         void (*ours)(void *context)) {
+  struct turn_times times = time_turns(bench->turns, ours, run, bench_seconds(bench, 2.0));
+  for (size_t i = 0; i < MOST_ROUNDS; i++)
+    times.clock[i] *= 1e9 / NUMBERS;
+  report_rounds(bench->report, name, "64 x 768, per number", times.clock, MOST_ROUNDS, "ns");
+}
+
 static struct duel compare(const struct bench *bench, struct number_run *run,
                            void (*ours)(void *context), void (*theirs)(void *context)) {
   const struct rivals rivals = {.ours = ours, .theirs = theirs, .context = run};
@@ -116,6 +125,33 @@ static void add_times(struct report *report, const char *what, const struct duel
   report_line(report, name, "64 x 768, per number", duel->theirs / NUMBERS * 1e9, "ns");
 }
 
+static void measure_reading(const struct bench *bench, struct number_run *run) {
+  if (bench->turns) {
+    report_turns(bench, run, "number_read_ns", read_ours);
+    return;
+  }
+  const struct duel reading = compare(bench, run, read_ours, read_jansson);
+  add_times(bench->report, "read", &reading, "jansson");
+  report_ratio(bench->report, "number_read_ratio", "64 x 768, jansson / ours", reading.ratio,
+               ">= 15");
+}
+
+static void measure_printing(const struct bench *bench, struct number_run *run) {
+  if (bench->turns) {
+    report_turns(bench, run, "number_print_ns", print_ours);
+    return;
+  }
+  const struct duel printing = compare(bench, run, print_ours, print_jansson);
+  const struct duel plain = compare(bench, run, print_ours, print_printf);
+  add_times(bench->report, "print", &printing, "jansson");
+  report_line(bench->report, "number_print_printf_ns", "64 x 768, per number",
+              plain.theirs / NUMBERS * 1e9, "ns");
+  report_ratio(bench->report, "number_print_ratio", "64 x 768, jansson / ours", printing.ratio,
+               ">= 10");
+  report_line(bench->report, "number_print_printf_ratio", "64 x 768, snprintf %.9g / ours",
+              plain.ratio, "ratio");
+}
+
 void bench_number(const struct bench *bench) {
   enum { MOST_TEXT = 32 }; /* of one number */
   float *values = new_normal(NUMBERS, 21);
@@ -125,21 +161,8 @@ void bench_number(const struct bench *bench) {
   buffer_init(&run.body, 0);
   batch_body(&run.body, values, QUERIES, DIM);
   check_reading(&run);
-
-  const struct duel reading = compare(bench, &run, read_ours, read_jansson);
-  const struct duel printing = compare(bench, &run, print_ours, print_jansson);
-  const struct duel plain = compare(bench, &run, print_ours, print_printf);
-  add_times(bench->report, "read", &reading, "jansson");
-  add_times(bench->report, "print", &printing, "jansson");
-  report_line(bench->report, "number_print_printf_ns", "64 x 768, per number",
-              plain.theirs / NUMBERS * 1e9, "ns");
-  report_ratio(bench->report, "number_read_ratio", "64 x 768, jansson / ours", reading.ratio,
-               ">= 15");
-  report_ratio(bench->report, "number_print_ratio", "64 x 768, jansson / ours", printing.ratio,
-               ">= 10");
-  report_line(bench->report, "number_print_printf_ratio", "64 x 768, snprintf %.9g / ours",
-              plain.ratio, "ratio");
-
+  if (bench_wants(bench, "number_read", "")) measure_reading(bench, &run);
+  if (bench_wants(bench, "number_print", "")) measure_printing(bench, &run);
   buffer_free(&run.body);
   free(run.text);
   free(run.walked);

@@ -51,18 +51,47 @@ double median_of(double *values, size_t count) {
   return values[count / 2];
 }
 
-double time_median(void (*run)(void *context), void *context, double least_seconds) {
-  enum { LEAST_CALLS = 5, MOST_CALLS = 2001 };
-  double times[MOST_CALLS];
+enum { MOST_CALLS = 2001 };
+
+/* Times at least `least` calls, after one that is not timed; how many. */
+static size_t time_calls(double *times, void (*run)(void *context), void *context, size_t least,
+                         double least_seconds) {
   run(context);
   const double start = now_seconds();
   size_t calls = 0;
-  while (calls < LEAST_CALLS || (calls < MOST_CALLS && now_seconds() - start < least_seconds)) {
+  while (calls < least || (calls < MOST_CALLS && now_seconds() - start < least_seconds)) {
     const double before = now_seconds();
     run(context);
     times[calls++] = now_seconds() - before;
   }
+  return calls;
+}
+
+double time_median(void (*run)(void *context), void *context, double least_seconds) {
+  double times[MOST_CALLS];
+  const size_t calls = time_calls(times, run, context, 5, least_seconds);
   return median_of(times, calls);
+}
+
+static double processor_seconds(void) {
+  struct timespec spent;
+  clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &spent);
+  return (double)spent.tv_sec + 1e-9 * (double)spent.tv_nsec;
+}
+
+struct turn_times time_turns(const struct turns *turns, void (*run)(void *context), void *context,
+                             double seconds) {
+  struct turn_times result;
+  double times[MOST_CALLS];
+  for (size_t round = 0; round < MOST_ROUNDS; round++) {
+    turns_pass(turns);
+    const double before = processor_seconds();
+    const size_t calls = time_calls(times, run, context, 3, seconds / MOST_ROUNDS);
+    result.processors[round] = (processor_seconds() - before) / (double)(calls + 1);
+    sort_doubles(times, calls);
+    result.clock[round] = times[calls / 4];
+  }
+  return result;
 }
 
 struct duel time_duel(const struct rivals *rivals, double seconds) {
@@ -81,6 +110,12 @@ struct duel time_duel(const struct rivals *rivals, double seconds) {
   }
   return (struct duel){median_of(ours, ROUNDS), median_of(theirs, ROUNDS),
                        median_of(ratio, ROUNDS)};
+}
+
+bool bench_wants(const struct bench *bench, const char *name, const char *inputs) {
+  char text[sizeof(struct figure)];
+  snprintf(text, sizeof text, "%s%s%s", name, *inputs ? " " : "", inputs);
+  return !bench->cases || regexec(bench->cases, text, 0, NULL, 0) == 0;
 }
 
 double bench_seconds(const struct bench *bench, double seconds) {
@@ -122,13 +157,36 @@ void report_add(struct report *report, const char *name, const char *inputs, dou
   snprintf(figure->unit, sizeof figure->unit, "%s", unit);
   figure->goal[0] = '\0';
   figure->value = value;
+  figure->round_count = 0;
+}
+
+static void print_figure(const struct report *report) {
+  const struct figure *figure = &report->figures[report->count - 1];
+  printf("%-28s %10.4g %-10s %s", figure->name, figure->value, figure->unit, figure->inputs);
+  printf("%s%s\n", *figure->goal ? "; goal " : "", figure->goal);
+  fflush(stdout);
 }
 
 void report_line(struct report *report, const char *name, const char *inputs, double value,
                  const char *unit) {
   report_add(report, name, inputs, value, unit);
-  printf("%-28s %10.4g %-10s %s\n", name, value, unit, inputs);
-  fflush(stdout);
+  print_figure(report);
+}
+
+void report_add_rounds(struct report *report, const char *name, const char *inputs,
+                       const double *rounds, size_t count, const char *unit) {
+  double sorted[MOST_ROUNDS];
+  memcpy(sorted, rounds, count * sizeof *rounds);
+  report_add(report, name, inputs, median_of(sorted, count), unit);
+  struct figure *figure = &report->figures[report->count - 1];
+  memcpy(figure->rounds, rounds, count * sizeof *rounds);
+  figure->round_count = count;
+}
+
+void report_rounds(struct report *report, const char *name, const char *inputs,
+                   const double *rounds, size_t count, const char *unit) {
+  report_add_rounds(report, name, inputs, rounds, count, unit);
+  print_figure(report);
 }
 
 void report_ratio(struct report *report, const char *name, const char *inputs, double value,
@@ -136,14 +194,19 @@ void report_ratio(struct report *report, const char *name, const char *inputs, d
   report_add(report, name, inputs, value, "ratio");
   struct figure *figure = &report->figures[report->count - 1];
   snprintf(figure->goal, sizeof figure->goal, "%s", goal);
-  printf("%-28s %10.4g %-10s %s; goal %s\n", name, value, "ratio", inputs, goal);
-  fflush(stdout);
+  print_figure(report);
 }
 
 double report_get(const struct report *report, const char *name) {
   for (size_t i = report->count; i-- > 0;)
     if (strcmp(report->figures[i].name, name) == 0) return report->figures[i].value;
   return 0;
+}
+
+static void write_rounds(FILE *file, const struct figure *figure) {
+  for (size_t i = 0; i < figure->round_count; i++)
+    fprintf(file, "%s%.6g", i > 0 ? ", " : ", \"rounds\": [", figure->rounds[i]);
+  if (figure->round_count > 0) fprintf(file, "]");
 }
 
 int report_write(const struct report *report, const char *path) {
@@ -155,6 +218,7 @@ int report_write(const struct report *report, const char *path) {
     fprintf(file, "  {\"name\": \"%s\", \"inputs\": \"%s\", \"value\": %.6g, \"unit\": \"%s\"",
             figure->name, figure->inputs, figure->value, figure->unit);
     if (figure->goal[0]) fprintf(file, ", \"goal\": \"%s\"", figure->goal);
+    write_rounds(file, figure);
     fprintf(file, "}%s\n", i + 1 < report->count ? "," : "");
   }
   fprintf(file, "]\n");
