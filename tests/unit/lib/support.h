@@ -15,7 +15,6 @@
 #include "attention.h"
 
 #include <check.h>
-#include <malloc.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -64,12 +63,6 @@ static inline void add_test(Suite *suite, const char *name, const TTest *test) {
     ck_assert_msg(status_ == (expected), "%s: %s (%d), expected %s", #call,                        \
                   attn_status_text(status_), (int)status_, #expected);                             \
   } while (0)
-
-/* What malloc has given out, or 0 where a sanitizer stands in for it. */
-static inline size_t heap_in_use(void) {
-  const struct mallinfo2 info = mallinfo2();
-  return info.uordblks + info.hblkhd;
-}
 
 /* ---- Random numbers: splitmix64 ------------------------------------------------ */
 

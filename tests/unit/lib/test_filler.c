@@ -1,6 +1,7 @@
 /* Fillers: whatever the pieces and their order, the outcome is that of one
  * append of all rows, to the bit; and RAM is taken for what has come, not for what was
  * announced. */
+#include "../heap.h"
 #include "table.h"
 
 static attn_filler *filler_of(const attn_snapshot *like, size_t rows) {

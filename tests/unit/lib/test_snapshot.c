@@ -1,5 +1,6 @@
 /* Snapshots: what was appended comes back, old ones stay as they were, new
  * ones share what they can, and the last reference of many threads frees. */
+#include "../heap.h"
 #include "trial.h"
 
 #include <pthread.h>
