@@ -336,34 +336,51 @@ ATTN_PUBLIC attn_status attn_snapshot_edit(attn_snapshot **edited, const attn_sn
  * A snapshot whose rows arrive as two streams, keys and values, in pieces of
  * any length and order. What comes of it is bit by bit what one
  * attn_snapshot_append() of all rows to an empty snapshot would make, without
- * the rows ever being in RAM twice. One thread at a time may use a filler. */
+ * the rows ever being in RAM twice. One thread at a time may use a filler.
+ *
+ * RAM is taken as rows are given, not by how many were announced. A block of the
+ * snapshot ("Blocks as bytes", below: about 1 MiB, or 16 rows where those are longer) is
+ * allocated, for its keys and its values, when the first of its rows is given. Where a
+ * key has less than an eighth of the numbers of a key and a value together, the keys of
+ * a block that come before its values are kept as floats in the meantime, and the block is
+ * allocated with the first value; and so the other way round. So in the order of
+ * rows, one stream after the other or both side by side, a filler never has more than about
+ * eight times what was given so far, and one block. Beside a block there are some 40 bytes for
+ * each block up to the farthest one that a row was given of, and until all of its rows
+ * were given a bit for each of its keys and values. */
 typedef struct attn_filler attn_filler;
 
-/* Takes the RAM for `rows` rows (>= 1), attn_snapshot_bytes_of() of them. Of
- * `shape` only the dimensions and the dtype count. */
+/* For `rows` rows (>= 1). Of `shape` only the dimensions and the dtype count. Takes
+ * some hundred bytes, whatever the number of rows; ATTN_TOO_LARGE where that is beyond
+ * what can be addressed. */
 ATTN_PUBLIC attn_status attn_filler_create(attn_filler **filler, const attn_snapshot *shape,
                                            size_t rows);
 ATTN_PUBLIC void attn_filler_free(attn_filler *filler);
 
+/* RAM that the filler holds at the moment, its blocks included; 0 for NULL. In the end
+ * it is attn_snapshot_bytes() of the snapshot and the little that stands above. */
+ATTN_PUBLIC size_t attn_filler_bytes(const attn_filler *filler);
+
 /* Rows first .. first + rows - 1, as attn_snapshot_append() takes them. Each has
  * to be given at least once; the last time counts. After a failure those before
- * the row at fault may have been taken. ATTN_BAD_ARGUMENT beyond the rows there
- * is room for, and once the filler has finished. */
+ * the row at fault may have been taken. ATTN_BAD_ARGUMENT beyond the rows that were
+ * announced, and once the filler has finished; ATTN_NO_MEMORY where there is none for
+ * their blocks. */
 ATTN_PUBLIC attn_status attn_filler_keys(attn_filler *filler, size_t first, size_t rows,
                                          const float *keys);
 ATTN_PUBLIC attn_status attn_filler_values(attn_filler *filler, size_t first, size_t rows,
                                            const float *values);
 
-/* Of the blocks that the snapshot will have ("Blocks as bytes", below) how many there
- * are, and the one at an index, borrowed from the filler: NULL until all of its
- * rows were given, and past the end. A block that was handed out is immutable:
- * ATTN_BAD_ARGUMENT for its rows from then on. */
+/* How many blocks the snapshot will have, and the one at an index, borrowed from the
+ * filler: NULL until all of its rows were given, and past the end. A block that was
+ * handed out is immutable: ATTN_BAD_ARGUMENT for its rows from then on. */
 typedef struct attn_block attn_block;
 ATTN_PUBLIC size_t attn_filler_block_count(const attn_filler *filler);
 ATTN_PUBLIC attn_block *attn_filler_block(attn_filler *filler, size_t index);
 
 /* The snapshot, which is the caller's; the filler has still to be freed.
- * ATTN_BAD_ARGUMENT where a key or a value was never given. */
+ * ATTN_BAD_ARGUMENT where a key or a value was never given. After ATTN_NO_MEMORY it may be
+ * asked again. */
 ATTN_PUBLIC attn_status attn_filler_finish(attn_filler *filler, attn_snapshot **made);
 
 /* ---- Blocks as bytes ----------------------------------------------------------

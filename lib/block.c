@@ -96,19 +96,33 @@ struct attn_block *attn_block_create(const struct attn_block_shape *shape, size_
  * reading a memory from a store was that. Measured against it: huge pages
  * (MADV_HUGEPAGE over all blocks side by side), which took more than twice as
  * long on a virtual machine that gives its free pages back to its host. */
-void attn_block_populate(struct attn_block *block) {
+static void populate(void *memory, size_t bytes) {
 #ifdef MADV_POPULATE_WRITE
   enum { FEWEST_BYTES = 1 << 18 };
-  const size_t page = (size_t)sysconf(_SC_PAGESIZE),
-               bytes = attn_block_bytes(&block->shape, block->rows);
-  const uintptr_t begin = (uintptr_t)block, first = (begin + page - 1) / page * page,
+  const size_t page = (size_t)sysconf(_SC_PAGESIZE);
+  const uintptr_t begin = (uintptr_t)memory, first = (begin + page - 1) / page * page,
                   end = (begin + bytes) / page * page;
   if (bytes < FEWEST_BYTES || end <= first) return;
-  char *from = (char *)block + (first - begin);
+  char *from = (char *)memory + (first - begin);
   (void)madvise(from, end - first, MADV_POPULATE_WRITE); /* or they come one by one */
 #else
-  (void)block;
+  (void)memory;
+  (void)bytes;
 #endif
+}
+
+void attn_block_populate(struct attn_block *block) {
+  populate(block, attn_block_bytes(&block->shape, block->rows));
+}
+
+void attn_block_populate_keys(struct attn_block *block) {
+  const size_t bytes = attn_dtype_bytes(block->shape.dtype);
+  populate(block->panels, attn_panel_rows(block->rows) * block->shape.key_dim * bytes);
+}
+
+void attn_block_populate_values(struct attn_block *block) {
+  const size_t bytes = attn_dtype_bytes(block->shape.dtype);
+  populate(block->values, block->rows * block->shape.value_dim * bytes);
 }
 
 attn_block *attn_block_ref(attn_block *block) {

@@ -50,8 +50,10 @@ size_t attn_block_bytes(const struct attn_block_shape *shape, size_t rows);
 struct attn_block *attn_block_create(const struct attn_block_shape *shape, size_t rows);
 
 /* For a block that fills memory the process has not used before: has the system
- * give all its pages in one go, where it can. */
+ * give all its pages, or those of its keys or values, in one go, where it can. */
 void attn_block_populate(struct attn_block *block);
+void attn_block_populate_keys(struct attn_block *block);
+void attn_block_populate_values(struct attn_block *block);
 
 /* Rows row .. row + count - 1, checked and rounded. Norms are made along with
  * the keys. */

@@ -5,7 +5,13 @@
  * then, and is copied; a binary one goes from the socket straight to where its
  * rows will stay (lib/filler.c), so that importing takes the RAM of the memory
  * and hardly more; of a large one the writer stores what has come while more
- * comes (engine/arriving.c). */
+ * comes (engine/arriving.c).
+ *
+ * A binary body announces its rows with its first bytes and may never send them. So
+ * it is refused at once where there is no room for all of them, but charged to the
+ * budget for the blocks that it has: who announces much and sends nothing keeps no RAM
+ * from others. Two uploads that fit one by one and not together may both begin, and the one
+ * that finds the budget used up is refused then, with nothing kept of it. */
 #include "api/building.h"
 
 #include <math.h>
@@ -37,17 +43,14 @@ bool building_check(const struct api *api, size_t rows, size_t key_dim, size_t v
   return true;
 }
 
-/* Within the limits, and the RAM taken from the budget. */
-static bool admit(struct api *api, const attn_snapshot *shape, size_t rows, size_t *charge,
-                  struct problem *problem) {
+/* Within the limits of shapes; *bytes of RAM will be taken. */
+static bool measure(const struct api *api, const attn_snapshot *shape, size_t rows, size_t *bytes,
+                    struct problem *problem) {
   if (!building_check(api, rows, attn_snapshot_key_dim(shape), attn_snapshot_value_dim(shape),
                       problem))
     return false;
-  const size_t bytes = attn_snapshot_bytes_of(shape, rows);
-  if (bytes == SIZE_MAX) return problem_set_status(problem, ATTN_TOO_LARGE, "");
-  if (!budget_take(&api->budget, bytes, problem)) return false;
-  *charge = bytes;
-  return true;
+  *bytes = attn_snapshot_bytes_of(shape, rows);
+  return *bytes < SIZE_MAX || problem_set_status(problem, ATTN_TOO_LARGE, "");
 }
 
 /* Ids and times of the rows of a body. */
@@ -82,11 +85,15 @@ struct memory *building_make(struct api *api, const char *name, const struct mem
                              size_t *charge, struct problem *problem) {
   attn_snapshot *empty = NULL, *filled = NULL;
   struct memory *memory = NULL;
+  size_t bytes;
   *charge = 0;
   attn_status status =
       attn_snapshot_create_typed(&empty, body->key_dim, body->value_dim, body->dtype);
   if (status == ATTN_OK) {
-    if (!admit(api, empty, body->keys.rows, charge, problem)) goto done;
+    if (!measure(api, empty, body->keys.rows, &bytes, problem) ||
+        !budget_take(&api->budget, bytes, problem))
+      goto done;
+    *charge = bytes;
     status =
         attn_snapshot_append(&filled, empty, body->keys.data, body->values.data, body->keys.rows);
   }
@@ -106,7 +113,8 @@ struct import {
   struct tensor_upload *upload;
   attn_snapshot *shape;
   attn_filler *filler; /* NULL until the header is there, and without rows */
-  size_t charge;
+  size_t claim;        /* bytes of RAM, of all rows that were announced */
+  size_t charge;       /* taken from the budget so far */
   bool ahead;
   struct arriving *arriving; /* NULL, or where blocks go as they become whole: ... */
   size_t given;              /* ... so many so far */
@@ -114,7 +122,7 @@ struct import {
 
 /* Blocks that have all their rows can be stored while the others come. */
 static void expect(struct import *import) {
-  if (!import->ahead || import->charge < AHEAD_LEAST) return;
+  if (!import->ahead || import->claim < AHEAD_LEAST) return;
   import->arriving =
       writer_expect(import->api->writer, import->shape, attn_filler_block_count(import->filler));
 }
@@ -132,27 +140,48 @@ static bool import_open(void *context, size_t rows, size_t key_dim, size_t value
   struct import *import = context;
   attn_status status = attn_snapshot_create_typed(&import->shape, key_dim, value_dim, dtype);
   if (status == ATTN_OK) {
-    if (!admit(import->api, import->shape, rows, &import->charge, problem)) return false;
+    if (!measure(import->api, import->shape, rows, &import->claim, problem) ||
+        !budget_check(&import->api->budget, import->claim, problem))
+      return false;
     if (rows > 0) status = attn_filler_create(&import->filler, import->shape, rows);
     if (status == ATTN_OK && rows > 0) expect(import);
   }
   return status == ATTN_OK || problem_set_status(problem, status, "");
 }
 
+/* What the filler holds by now is charged. */
+static bool charge(struct import *import, struct problem *problem) {
+  struct budget *budget = &import->api->budget;
+  const size_t bytes = attn_filler_bytes(import->filler);
+  if (bytes > import->charge && !budget_take(budget, bytes - import->charge, problem))
+    return problem_set(problem, PROBLEM_RAM_FULL, "",
+                       "this takes %zu bytes of RAM; when %zu of them had been taken, no more of "
+                       "the %zu that memories may have together were left",
+                       import->claim, import->charge, budget->limit);
+  if (bytes < import->charge) budget_give(budget, import->charge - bytes);
+  import->charge = bytes;
+  return true;
+}
+
+/* Rows were put, or refused. */
+static bool took(struct import *import, attn_status status, const char *pointer,
+                 struct problem *problem) {
+  if (status != ATTN_OK) return problem_set_status(problem, status, pointer);
+  if (!charge(import, problem)) return false;
+  give(import);
+  return true;
+}
+
 static bool import_keys(void *context, size_t first, size_t rows, const float *numbers,
                         struct problem *problem) {
   struct import *import = context;
-  const attn_status status = attn_filler_keys(import->filler, first, rows, numbers);
-  if (status == ATTN_OK) give(import);
-  return status == ATTN_OK || problem_set_status(problem, status, "/keys");
+  return took(import, attn_filler_keys(import->filler, first, rows, numbers), "/keys", problem);
 }
 
 static bool import_values(void *context, size_t first, size_t rows, const float *numbers,
                           struct problem *problem) {
   struct import *import = context;
-  const attn_status status = attn_filler_values(import->filler, first, rows, numbers);
-  if (status == ATTN_OK) give(import);
-  return status == ATTN_OK || problem_set_status(problem, status, "/values");
+  return took(import, attn_filler_values(import->filler, first, rows, numbers), "/values", problem);
 }
 
 void import_free(struct import *import) {
@@ -165,16 +194,16 @@ void import_free(struct import *import) {
   free(import);
 }
 
-struct import *import_create(struct api *api, const struct memory_override *override, bool ahead) {
+struct import *import_create(struct api *api, uint64_t length, bool ahead) {
   struct import *import = calloc(1, sizeof *import);
   if (!import) return NULL;
   const struct tensor_rows_sink sink = {
       .open = import_open, .keys = import_keys, .values = import_values, .context = import};
-  const struct tensor_upload_options options = {
-      .kind = BODY_MEMORY,
-      .override = override ? *override : (struct memory_override){.score = NULL},
-      .held_bytes = api->max_body_bytes,
-      .rows = &sink};
+  const struct tensor_upload_options options = {.kind = BODY_MEMORY,
+                                                .held_bytes = api->max_body_bytes,
+                                                .body_bytes = length == UINT64_MAX ? 0 : length,
+                                                .most_bytes = api->max_body_bytes,
+                                                .rows = &sink};
   import->api = api;
   import->ahead = ahead;
   import->upload = tensor_upload_create(&options);

@@ -21,9 +21,9 @@ struct memory *building_make(struct api *api, const char *name, const struct mem
 /* From a binary body that comes in pieces. */
 struct import;
 
-/* The override has to stay as it is; NULL: none. `ahead`: the writer may store what has
- * come while more comes. NULL where memory is short. */
-struct import *import_create(struct api *api, const struct memory_override *override, bool ahead);
+/* `length`: of the body; UINT64_MAX where it is not known. `ahead`: the writer may store
+ * what has come while more comes. NULL where memory is short. */
+struct import *import_create(struct api *api, uint64_t length, bool ahead);
 bool import_feed(struct import *import, const char *bytes, size_t count, struct problem *problem);
 struct memory *import_finish(struct import *import, const char *name, size_t *charge,
                              struct problem *problem);

@@ -84,9 +84,8 @@ static bool is_worth_storing(struct api *api, const struct http_request *request
 
 static bool begin_upload(void *context, const struct http_request *request, uint64_t length,
                          void **upload, struct problem *problem) {
-  (void)length;
   if (request->body_media != HTTP_TENSORS) return true;
-  *upload = import_create(context, NULL, is_worth_storing(context, request));
+  *upload = import_create(context, length, is_worth_storing(context, request));
   return *upload || problem_set_status(problem, ATTN_NO_MEMORY, "");
 }
 

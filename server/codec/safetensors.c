@@ -16,6 +16,9 @@
 /* Numbers that are converted and handed on at once: they stay in the cache. */
 #define RUN ((size_t)4096)
 
+/* Of the number that the file begins with. */
+enum { LENGTH_BYTES = 8 };
+
 enum place { IN_LENGTH, IN_HEADER, IN_DATA, FAILED };
 
 struct tensors_reader {
@@ -67,6 +70,10 @@ size_t tensors_data_bytes(const struct tensors_reader *reader) {
   return reader->table.data_bytes;
 }
 
+size_t tensors_head_bytes(const struct tensors_reader *reader) {
+  return LENGTH_BYTES + reader->header_length;
+}
+
 bool tensors_metadata(const struct tensors_reader *reader, const char *name, struct buffer *text) {
   return tensor_header_metadata(reader->header.data, reader->header.length, name, text);
 }
@@ -110,7 +117,7 @@ static size_t gather(struct tensors_reader *reader, const char *bytes, size_t co
 
 static bool read_length(struct tensors_reader *reader, struct problem *problem) {
   uint64_t length = 0;
-  for (size_t i = 8; i-- > 0;)
+  for (size_t i = LENGTH_BYTES; i-- > 0;)
     length = length << 8 | (unsigned char)reader->pending[i];
   reader->pending_count = 0;
   if (length > reader->header_limit)
@@ -212,10 +219,10 @@ static bool feed_data(struct tensors_reader *reader, const char *bytes, size_t c
 static bool feed(struct tensors_reader *reader, const char *bytes, size_t count,
                  struct problem *problem) {
   if (reader->place == IN_LENGTH && count > 0) {
-    const size_t taken = gather(reader, bytes, count, 8);
+    const size_t taken = gather(reader, bytes, count, LENGTH_BYTES);
     bytes += taken;
     count -= taken;
-    if (reader->pending_count == 8 && !read_length(reader, problem)) return false;
+    if (reader->pending_count == LENGTH_BYTES && !read_length(reader, problem)) return false;
   }
   if (reader->place == IN_HEADER && count > 0) {
     const size_t missing = reader->header_length - reader->header.length;

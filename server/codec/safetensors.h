@@ -83,8 +83,10 @@ struct tensor {
 const struct tensor *tensors_at(const struct tensors_reader *reader, size_t index);
 const struct tensor *tensors_find(const struct tensors_reader *reader, const char *name);
 
-/* How many bytes follow the header. */
+/* How many bytes follow the header, as it tells; and how many the header takes with
+ * its length. */
 size_t tensors_data_bytes(const struct tensors_reader *reader);
+size_t tensors_head_bytes(const struct tensors_reader *reader);
 
 /* Appends the text that __metadata__ has under that name; false where there is
  * none. Whether there was memory for it is buffer->status. For on_header()

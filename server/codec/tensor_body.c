@@ -7,10 +7,14 @@
  * without which no destination can be opened, is looked up in advance.
  *
  * A sink gets whole rows: a row that two runs of numbers share is put together
- * here, the others pass through without a copy. */
+ * here, the others pass through without a copy.
+ *
+ * What a header tells of is a claim of some hundred bytes. It is held against the bytes that
+ * can still come before anything is done for it, and then room is made for numbers
+ * that are there. */
 #include "codec/tensor_body.h"
 
-#include <stdio.h>
+#include <assert.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -22,7 +26,7 @@ struct row_stream {
               struct problem *problem);
   void *context;
   size_t cols;
-  float *partial; /* one row, as far as it has come */
+  struct float_list partial; /* one row, as far as it has come */
 };
 
 struct tensor_upload {
@@ -31,7 +35,7 @@ struct tensor_upload {
   struct tensors_reader *reader;
   struct tensor_set set;
   struct buffer request;
-  size_t fed, held;
+  size_t held;
   struct row_stream keys, values;
   bool parsed;
   union {
@@ -43,31 +47,42 @@ struct tensor_upload {
 
 /* ---- Rows to a sink ---- */
 
+static bool keep_partial(struct row_stream *stream, const float *numbers, size_t count,
+                         struct problem *problem) {
+  struct float_list *partial = &stream->partial;
+  if (count == 0) return true;
+  while (partial->capacity - partial->count < count)
+    if (!float_list_grow(partial, stream->cols))
+      return problem_set_status(problem, ATTN_NO_MEMORY, "");
+  memcpy(partial->data + partial->count, numbers, count * sizeof *numbers);
+  partial->count += count;
+  return true;
+}
+
 static bool put_numbers(void *context, size_t first, const float *numbers, size_t count,
                         struct problem *problem) {
   struct row_stream *stream = context;
-  const size_t cols = stream->cols;
-  size_t row = first / cols, have = first % cols;
+  const size_t cols = stream->cols, have = stream->partial.count;
+  size_t row = first / cols;
+  assert(have == first % cols);
   if (have > 0) {
     const size_t missing = cols - have, taken = count < missing ? count : missing;
-    memcpy(stream->partial + have, numbers, taken * sizeof *numbers);
+    if (!keep_partial(stream, numbers, taken, problem)) return false;
     numbers += taken;
     count -= taken;
     if (taken < missing) return true;
-    if (!stream->put(stream->context, row++, 1, stream->partial, problem)) return false;
+    stream->partial.count = 0;
+    if (!stream->put(stream->context, row++, 1, stream->partial.data, problem)) return false;
   }
   const size_t rows = count / cols, rest = count % cols;
   if (rows > 0 && !stream->put(stream->context, row, rows, numbers, problem)) return false;
-  memcpy(stream->partial, numbers + rows * cols, rest * sizeof *numbers);
-  return true;
+  return keep_partial(stream, numbers + rows * cols, rest, problem);
 }
 
 static bool open_stream(struct tensor_upload *upload, struct row_stream *stream,
                         const struct tensor *tensor, struct problem *problem) {
   stream->context = upload->sink.context;
   stream->cols = tensor->shape[1];
-  stream->partial = calloc(stream->cols, sizeof *stream->partial);
-  if (!stream->partial) return problem_set_status(problem, ATTN_NO_MEMORY, "");
   return tensors_deliver(upload->reader, tensor, put_numbers, stream, problem);
 }
 
@@ -177,19 +192,28 @@ static bool has_params(const struct tensor_set *set) {
   return false;
 }
 
-/* Of a whole body the numbers have to be there before there is room for them. */
-static bool check_whole(const struct tensor_upload *upload, struct problem *problem) {
+/* That the body can have as many numbers as the header tells of. */
+static bool check_claim(const struct tensor_upload *upload, struct problem *problem) {
+  const struct tensor_upload_options *options = &upload->options;
+  const bool known = options->body_bytes > 0;
+  const uint64_t most = known ? options->body_bytes : options->most_bytes;
+  const size_t head = tensors_head_bytes(upload->reader);
   const size_t bytes = tensors_data_bytes(upload->reader);
-  if (!upload->options.whole || bytes <= upload->fed) return true;
-  return problem_set(problem, PROBLEM_INVALID_TENSORS, "",
-                     "the header tells of %zu bytes of numbers, the whole body has %zu", bytes,
-                     upload->fed);
+  const uint64_t left = most > head ? most - head : 0;
+  if (most == 0 || bytes <= left) return true;
+  if (known)
+    return problem_set(problem, PROBLEM_INVALID_TENSORS, "",
+                       "the header tells of %zu bytes of numbers, the body has %llu behind it",
+                       bytes, (unsigned long long)left);
+  return problem_set(problem, PROBLEM_BODY_TOO_LARGE, "",
+                     "the header tells of %zu bytes of numbers; a body has at most %llu bytes",
+                     bytes, (unsigned long long)most);
 }
 
 static bool see_header(void *context, struct tensors_reader *reader, struct problem *problem) {
   struct tensor_upload *upload = context;
   const struct tensor *tensor;
-  if (!check_whole(upload, problem)) return false;
+  if (!check_claim(upload, problem)) return false;
   for (size_t i = 0; (tensor = tensors_at(reader, i)); i++)
     if (!take_tensor(upload, tensor, problem)) return false;
   if (!fetch_request(upload, problem)) return false;
@@ -230,14 +254,13 @@ void tensor_upload_free(struct tensor_upload *upload) {
   tensors_free(upload->reader);
   tensor_set_free(&upload->set);
   buffer_free(&upload->request);
-  free(upload->keys.partial);
-  free(upload->values.partial);
+  float_list_free(&upload->keys.partial);
+  float_list_free(&upload->values.partial);
   free(upload);
 }
 
 bool tensor_upload_feed(struct tensor_upload *upload, const char *bytes, size_t count,
                         struct problem *problem) {
-  upload->fed += count;
   return tensors_feed(upload->reader, bytes, count, problem);
 }
 
@@ -290,7 +313,7 @@ static struct tensor_upload *read_whole(const struct tensor_upload_options *opti
 
 bool tensor_body_parse_memory(const struct memory_override *override, const char *bytes,
                               size_t count, struct memory_body *body, struct problem *problem) {
-  struct tensor_upload_options options = {.kind = BODY_MEMORY, .whole = true};
+  struct tensor_upload_options options = {.kind = BODY_MEMORY, .body_bytes = count, .whole = true};
   if (override) options.override = *override;
   struct tensor_upload *upload = read_whole(&options, bytes, count, problem);
   const bool parsed = upload && tensor_upload_finish_memory(upload, body, problem);
@@ -300,7 +323,8 @@ bool tensor_body_parse_memory(const struct memory_override *override, const char
 
 bool tensor_body_parse_rows(const char *bytes, size_t count, struct rows_body *body,
                             struct problem *problem) {
-  const struct tensor_upload_options options = {.kind = BODY_ROWS, .whole = true};
+  const struct tensor_upload_options options = {
+      .kind = BODY_ROWS, .body_bytes = count, .whole = true};
   struct tensor_upload *upload = read_whole(&options, bytes, count, problem);
   const bool parsed = upload && tensor_upload_finish_rows(upload, body, problem);
   tensor_upload_free(upload);
@@ -309,8 +333,10 @@ bool tensor_body_parse_rows(const char *bytes, size_t count, struct rows_body *b
 
 bool tensor_body_parse_attend(enum attend_kind kind, const char *bytes, size_t count,
                               struct attend_body *body, struct problem *problem) {
-  const struct tensor_upload_options options = {
-      .kind = kind == ATTEND_STORED ? BODY_ATTEND_STORED : BODY_ATTEND_AD_HOC, .whole = true};
+  const struct tensor_upload_options options = {.kind = kind == ATTEND_STORED ? BODY_ATTEND_STORED
+                                                                              : BODY_ATTEND_AD_HOC,
+                                                .body_bytes = count,
+                                                .whole = true};
   struct tensor_upload *upload = read_whole(&options, bytes, count, problem);
   const bool parsed = upload && tensor_upload_finish_attend(upload, body, problem);
   tensor_upload_free(upload);

@@ -5,9 +5,15 @@
  *
  * A body that is in memory is read by one call. One that arrives in pieces goes
  * through a struct tensor_upload, and its keys and values, if the caller has a
- * destination for them, go there row by row and are never held here. */
+ * destination for them, go there row by row and are never held here.
+ *
+ * A header that tells of more numbers than the body has bytes for, or may have, is refused
+ * before anything else is done with it: PROBLEM_INVALID_TENSORS, or
+ * PROBLEM_BODY_TOO_LARGE. */
 #ifndef CODEC_TENSOR_BODY_H
 #define CODEC_TENSOR_BODY_H
+
+#include <stdint.h>
 
 #include "codec/body.h"
 
@@ -46,7 +52,9 @@ struct tensor_upload_options {
   struct memory_override override;     /* for BODY_MEMORY; has to stay as it is */
   size_t header_bytes;                 /* of the header, at most; see struct tensors_limits */
   size_t held_bytes;                   /* of the numbers held here, as float32, at most; 0: any */
-  bool whole;                          /* all bytes are there already and come in one piece */
+  uint64_t body_bytes;                 /* that the body has; 0: not known */
+  uint64_t most_bytes;                 /* that it may have, where that is not known; 0: any */
+  bool whole;                          /* body_bytes are there already and come in one piece */
   const struct tensor_rows_sink *rows; /* NULL: keys and values are held here too */
 };
 

@@ -24,11 +24,11 @@
  * store/flow.c does, 1 GB takes 1.95 s where it took 4.06, and 1.6 of these pass before
  * the client has sent the last byte.
  *
- * Owners: the list, the marks of each arrival and the blocks by `mutex`, which is
+ * Owners: the list, the marks of each arrival and its list of blocks by `mutex`, which is
  * the last one to be taken. Numbers of chunks are the writer's thread's alone. The
- * blocks of a slice under way, from `stored` to `busy`, are that thread's too. An
- * arrival is freed by the writer alone, so that it may be given to by a thread that
- * knows nothing of the writer's end. */
+ * blocks of a slice under way, from `stored` to `busy`, are that thread's too, but the list
+ * that has them may move. An arrival is freed by the writer alone, so that it may be given to by a
+ * thread that knows nothing of the writer's end. */
 #include "engine/arriving.h"
 
 #include <pthread.h>
@@ -38,11 +38,15 @@ struct arriving {
   struct arrivals *of;
   attn_snapshot *shape;
   struct kept_place place; /* the id is 0 until something is stored */
+  attn_block **blocks;     /* references; NULL where they were let go */
+  size_t room;             /* of that list */
   int64_t *chunks;         /* of the blocks that are stored */
-  size_t count, given, stored, busy;
+  size_t chunk_room;
+  size_t count; /* that there are to be */
+  size_t given, stored, busy;
+  bool cut; /* no more are taken: there was no memory for one */
   bool ended, failed;
   struct arriving *following;
-  attn_block *blocks[]; /* references; NULL where they were let go */
 };
 
 struct arrivals {
@@ -78,20 +82,17 @@ static void let_go(struct arriving *arriving) {
 
 struct arriving *arriving_create(struct arrivals *arrivals, const attn_snapshot *shape,
                                  size_t blocks) {
-  struct arriving *arriving = calloc(1, sizeof *arriving + blocks * sizeof(attn_block *));
-  int64_t *chunks = calloc(blocks + 1, sizeof *chunks);
+  struct arriving *arriving = calloc(1, sizeof *arriving);
   attn_snapshot *empty = NULL;
-  if (arriving && chunks)
+  if (arriving)
     attn_snapshot_create_typed(&empty, attn_snapshot_key_dim(shape), attn_snapshot_value_dim(shape),
                                attn_snapshot_dtype(shape));
   if (!empty) {
     free(arriving);
-    free(chunks);
     return NULL;
   }
   arriving->of = arrivals;
   arriving->shape = empty;
-  arriving->chunks = chunks;
   arriving->count = blocks;
   pthread_mutex_lock(&arrivals->mutex);
   arriving->following = arrivals->first;
@@ -100,11 +101,25 @@ struct arriving *arriving_create(struct arrivals *arrivals, const attn_snapshot 
   return arriving;
 }
 
+/* With the mutex held: a place for one more block. Once there was none, since memory was
+ * short, those that follow are left to the write: blocks are stored in their order. */
+static bool has_place(struct arriving *arriving) {
+  enum { FEWEST = 64 };
+  if (arriving->failed || arriving->cut || arriving->given == arriving->count) return false;
+  if (arriving->given < arriving->room) return true;
+  const size_t room = arriving->room > 0 ? 2 * arriving->room : FEWEST;
+  attn_block **blocks = realloc(arriving->blocks, room * sizeof(attn_block *));
+  arriving->cut = !blocks;
+  if (!blocks) return false;
+  arriving->blocks = blocks;
+  arriving->room = room;
+  return true;
+}
+
 void arriving_give(struct arriving *arriving, attn_block *block) {
   struct arrivals *arrivals = arriving->of;
   pthread_mutex_lock(&arrivals->mutex);
-  if (!arriving->failed && arriving->given < arriving->count)
-    arriving->blocks[arriving->given++] = attn_block_ref(block);
+  if (has_place(arriving)) arriving->blocks[arriving->given++] = attn_block_ref(block);
   const bool due = is_due(arriving);
   pthread_mutex_unlock(&arrivals->mutex);
   if (due) arrivals->config.wake(arrivals->config.context);
@@ -127,15 +142,35 @@ static void abandon(struct arriving *arriving) {
     store_abandon_chunk(arriving->of->config.store, arriving->place.id, arriving->chunks[i]);
 }
 
+/* Of the slice under way. */
+static const attn_block *block_at(struct arriving *arriving, size_t index) {
+  pthread_mutex_lock(&arriving->of->mutex);
+  const attn_block *block = arriving->blocks[index];
+  pthread_mutex_unlock(&arriving->of->mutex);
+  return block;
+}
+
+/* Places for the numbers of so many chunks. */
+static bool make_places(struct arriving *arriving, size_t count) {
+  if (count <= arriving->chunk_room) return true;
+  const size_t room = 2 * count;
+  int64_t *chunks = realloc(arriving->chunks, room * sizeof *chunks);
+  if (!chunks) return false;
+  arriving->chunks = chunks;
+  arriving->chunk_room = room;
+  return true;
+}
+
 static enum store_status put_blocks(struct arriving *arriving, size_t first, size_t end) {
   struct kept_place *place = &arriving->place;
   struct buffer bytes;
   buffer_init(&bytes, 0);
+  if (!make_places(arriving, end)) return STORE_NO_MEMORY;
   enum store_status status = store_begin(place->store);
-  const size_t block_bytes = attn_block_encoded_size(arriving->shape, arriving->blocks[first]);
+  const size_t block_bytes = attn_block_encoded_size(arriving->shape, block_at(arriving, first));
   store_expect_chunks(place->store, arriving->count * block_bytes);
   for (size_t i = first; i < end && status == STORE_OK; i++) {
-    if (!kept_encode_block(arriving->shape, arriving->blocks[i], &bytes)) {
+    if (!kept_encode_block(arriving->shape, block_at(arriving, i), &bytes)) {
       status = STORE_NO_MEMORY;
       break;
     }
@@ -187,6 +222,7 @@ static void arriving_free(struct arriving *arriving) {
   arriving->busy = 0;
   let_go(arriving);
   attn_snapshot_free(arriving->shape);
+  free(arriving->blocks);
   free(arriving->chunks);
   free(arriving);
 }

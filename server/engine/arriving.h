@@ -13,7 +13,8 @@ enum { ARRIVING_SLICE = 64 << 20 };
 
 /* ---- For whoever has the rows, on any thread, one at a time ---- */
 
-/* One that will have so many blocks of that shape. NULL: no memory. */
+/* One that is to have so many blocks of that shape, for which room is made as they are
+ * given. NULL: no memory. */
 struct arriving *arriving_create(struct arrivals *arrivals, const attn_snapshot *shape,
                                  size_t blocks);
 

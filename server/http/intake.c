@@ -5,6 +5,10 @@
  * they come, and nothing is kept here. The limit on a body holds for both, and
  * is counted here because a chunked body does not announce its length.
  *
+ * An announced length is a claim. Room for a body that is collected is made by what has
+ * come of it: a long body soon has all of its room in one go, and who announces one and
+ * sends nothing gets none.
+ *
  * The invariant is about the upload's end: it is either handed over to the
  * handler or dropped, once. Whoever ends a request without its handler only has to
  * call intake_drop(), as often as it likes.
@@ -13,8 +17,9 @@
  * on the worker, and dropped on the I/O thread before or after that. */
 #include "http/intake.h"
 
-/* The most that is reserved for a body before its first byte came. */
-#define FIRST_RESERVE (1 << 20)
+/* Room is made for so many times what has come, up to that many bytes; from there on it
+ * doubles. */
+enum { AHEAD = 16, AHEAD_MOST = 1 << 20 };
 
 /* The most memory that is kept for the next body. */
 #define KEPT_BODY 4096
@@ -45,10 +50,17 @@ bool intake_begin(struct intake *intake, const struct intake_source *source,
       return true;
     }
   }
-  size_t first = source->length < FIRST_RESERVE ? (size_t)source->length : 0;
-  if (source->length >= FIRST_RESERVE && source->length != UINT64_MAX) first = FIRST_RESERVE;
-  if (first > 0) buffer_reserve(&intake->collected, first);
+  intake->announced = source->length == UINT64_MAX ? 0 : source->length;
   return true;
+}
+
+/* For the piece, which has come, and for some of what is to come. */
+static void make_room(struct intake *intake, size_t count) {
+  struct buffer *collected = &intake->collected;
+  if (count < collected->capacity - collected->length || intake->announced <= intake->taken) return;
+  uint64_t ahead = intake->taken < AHEAD_MOST / AHEAD ? AHEAD * intake->taken : AHEAD_MOST;
+  if (ahead > intake->announced) ahead = intake->announced;
+  if (ahead > intake->taken) buffer_reserve(collected, (size_t)ahead - collected->length);
 }
 
 bool intake_piece(struct intake *intake, const char *bytes, size_t count, struct problem *problem) {
@@ -58,6 +70,7 @@ bool intake_piece(struct intake *intake, const char *bytes, size_t count, struct
                        (unsigned long long)intake->limit);
   intake->taken += count;
   if (intake->to) return intake->to->piece(intake->upload, bytes, count, problem);
+  make_room(intake, count);
   if (!buffer_append(&intake->collected, bytes, count))
     return problem_set(problem, PROBLEM_OUT_OF_MEMORY, "", "no memory for the body");
   return true;

@@ -15,6 +15,7 @@ struct intake {
   bool pending; /* the upload is ours to drop */
   struct buffer collected;
   uint64_t limit, taken; /* bytes */
+  uint64_t announced;    /* Content-Length; 0: none */
 };
 
 /* What an upload is begun with. */

@@ -18,8 +18,8 @@
  * for with 100-continue). At the end, it keeps the connection; so a refusal
  * with a short body before it swallows that body first. In the middle of a
  * body (it grew beyond the limit, or its upload refused it) there is no such
- * call: some more is swallowed in the hope of the end, then the socket is
- * written to directly.
+ * call: what is left is swallowed where it is short; where it is long, or nobody
+ * knows how long, the socket is written to directly, at once.
  *
  * A connection with a chunked body ends with its reply: libmicrohttpd before
  * 1.0 takes a bare LF for the end of a chunk's first line, so a proxy may see
@@ -65,8 +65,8 @@
 /* A refused body up to this length is swallowed to keep the connection. */
 #define SWALLOWED_BODY (64 << 10)
 
-/* How much of a body is dropped before giving up on its end. */
-#define SWALLOWED_EXCESS (1 << 20)
+/* What may be left of a body that is refused in its middle, to wait for its end. */
+#define SWALLOWED_REST (1 << 20)
 
 /* Seconds; never reached. A resumed connection is read from before the handler is
  * called, and dropped where the client has closed its side meanwhile, although
@@ -100,7 +100,6 @@ struct request {
   struct head head;
   struct route_match match;
   struct http_request view; /* what the handler sees */
-  size_t dropped;           /* bytes of the body that were not kept */
   bool counted;             /* as under way */
   bool close;               /* the reply is the connection's last */
   bool timeout_set;         /* to RESUME_TIMEOUT */
@@ -399,6 +398,13 @@ static enum MHD_Result give_up(struct request *request) {
   return MHD_NO;
 }
 
+/* Whether the client has much of its body left to send, as far as it has told. */
+static bool has_much_left(const struct request *request) {
+  const struct head *head = &request->head;
+  return head->chunked || (head->content_length > request->received &&
+                           head->content_length - request->received > SWALLOWED_REST);
+}
+
 static enum MHD_Result take_piece(struct request *request, const char *piece, size_t *length) {
   struct problem problem;
   size_t size = *length;
@@ -409,9 +415,7 @@ static enum MHD_Result take_piece(struct request *request, const char *piece, si
     request->close = true;
     request->state = REFUSED;
   }
-  if (request->state != REFUSED) return MHD_YES;
-  request->dropped += size;
-  return request->dropped > SWALLOWED_EXCESS ? give_up(request) : MHD_YES;
+  return request->state == REFUSED && has_much_left(request) ? give_up(request) : MHD_YES;
 }
 
 static struct request *request_of(const void *member, size_t offset) {

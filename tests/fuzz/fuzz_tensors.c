@@ -5,6 +5,8 @@
  *    with its rows going to a sink;
  *  - the header of what is taken is JSON to jansson too, and its offsets are what
  *    jansson's tree has: no byte of the data is left out or read twice;
+ *  - where the length is told in advance (every other length of pieces), what a sink is
+ *    opened with is no more than the file has bytes for;
  *  - what is taken has finite numbers, as many as shapes say, and F32 ones are
  *    the bytes of the file;
  *  - what is taken, written again by our own writer, reads as the same. */
@@ -88,6 +90,7 @@ static void check_writing(const struct matrix *queries) {
 
 struct rows {
   size_t rows, key_dim, value_dim, key_rows, value_rows;
+  size_t told; /* bytes that the file was said to have; 0: nothing */
   bool opened;
 };
 
@@ -96,7 +99,11 @@ static bool open_rows(void *context, size_t rows, size_t key_dim, size_t value_d
   struct rows *seen = context;
   (void)problem;
   REQUIRE(!seen->opened && attn_dtype_info_at(dtype));
-  *seen = (struct rows){.opened = true, .rows = rows, .key_dim = key_dim, .value_dim = value_dim};
+  seen->opened = true;
+  seen->rows = rows;
+  seen->key_dim = key_dim;
+  seen->value_dim = value_dim;
+  if (seen->told > 0) REQUIRE(rows <= seen->told / 2 / (key_dim + value_dim));
   return true;
 }
 
@@ -126,7 +133,7 @@ static bool upload(const char *bytes, size_t count, size_t piece, struct rows *s
                    struct memory_body *body, struct problem *problem) {
   const struct tensor_rows_sink sink = {open_rows, see_keys, see_values, seen};
   const struct tensor_upload_options options = {
-      .kind = BODY_MEMORY, .held_bytes = 1 << 20, .rows = &sink};
+      .kind = BODY_MEMORY, .held_bytes = 1 << 20, .body_bytes = seen->told, .rows = &sink};
   struct tensor_upload *reader = tensor_upload_create(&options);
   REQUIRE(reader != NULL);
   bool read = true;
@@ -160,7 +167,7 @@ static void check_file(const char *bytes, size_t count, const struct matrix *key
 static void read_memory(const char *bytes, size_t count, size_t piece) {
   struct memory_body body, sent;
   struct problem problem, again;
-  struct rows seen = {.opened = false}, one = {.opened = false};
+  struct rows seen = {.told = piece % 2 ? count : 0}, one = seen;
   const struct matrix none = {0};
   const bool read = tensor_body_parse_memory(NULL, bytes, count, &body, &problem);
   const bool cut = upload(bytes, count, piece, &seen, &sent, &again);

@@ -1,5 +1,7 @@
 /* Fillers: whatever the pieces and their order, the outcome is that of one
- * append of all rows, to the bit. */
+ * append of all rows, to the bit; and RAM is taken for what has come, not for what was
+ * announced. */
+#include "../heap.h"
 #include "table.h"
 
 static attn_filler *filler_of(const attn_snapshot *like, size_t rows) {
@@ -118,6 +120,148 @@ START_TEST(test_blocks_before_the_end) {
 }
 END_TEST
 
+/* ---- Both streams side by side ---- */
+
+/* A piece of a stream, in a list that is gone through in a random order. */
+typedef struct piece {
+  bool keys;
+  size_t first, rows;
+} piece;
+
+static size_t cut_into_pieces(rng *r, piece *pieces, const table *t, size_t most) {
+  size_t count = 0;
+  for (size_t stream = 0; stream < 2; stream++)
+    for (size_t first = 0, rows; first < t->rows; first += rows) {
+      rows = rng_between(r, 1, most);
+      if (rows > t->rows - first) rows = t->rows - first;
+      pieces[count++] = (piece){stream == 0, first, rows};
+    }
+  for (size_t i = count; i > 1; i--) {
+    const size_t other = rng_between(r, 0, i - 1);
+    const piece moved = pieces[i - 1];
+    pieces[i - 1] = pieces[other];
+    pieces[other] = moved;
+  }
+  return count;
+}
+
+static attn_status give_piece(attn_filler *filler, const table *t, const piece *p) {
+  return p->keys ? attn_filler_keys(filler, p->first, p->rows, t->keys + p->first * t->dk)
+                 : attn_filler_values(filler, p->first, p->rows, t->values + p->first * t->dv);
+}
+
+START_TEST(test_side_by_side) {
+  const attn_dtype dtype = (attn_dtype)_i;
+  for (size_t i = 0; i < COUNT(fillings); i++) {
+    const uint64_t number = 5000 + (uint64_t)_i * 100 + i;
+    rng r = rng_for_case(number);
+    table t = table_random(&r, fillings[i].rows, fillings[i].dk, fillings[i].dv, dtype);
+    attn_snapshot *appended = memory_of(&t, dtype), *filled = NULL;
+    attn_filler *filler = filler_of(appended, t.rows);
+    piece *pieces = must_alloc(2 * t.rows, sizeof *pieces);
+    const size_t count = cut_into_pieces(&r, pieces, &t, fillings[i].piece);
+    for (size_t p = 0; p < count; p++) {
+      CHECK_STATUS(ATTN_BAD_ARGUMENT, attn_filler_finish(filler, &filled));
+      CHECK_STATUS(ATTN_OK, give_piece(filler, &t, &pieces[p]));
+    }
+    CHECK_STATUS(ATTN_OK, attn_filler_finish(filler, &filled));
+    check_rows(filled, &t);
+    check_extent(filled, &t);
+    ck_assert(same_layout(filled, appended));
+    check_same_answers(number, filled, appended);
+    free(pieces);
+    attn_filler_free(filler);
+    attn_snapshot_free(appended);
+    attn_snapshot_free(filled);
+    table_free(&t);
+  }
+}
+END_TEST
+
+/* ---- RAM ---- */
+
+/* Of a full block. */
+static size_t bytes_of_a_block(const attn_snapshot *like) {
+  enum { ROWS = 1 << 14 }; /* a multiple of what a block has */
+  attn_filler *filler = filler_of(like, ROWS);
+  const size_t bytes = attn_snapshot_bytes_of(like, ROWS) / attn_filler_block_count(filler);
+  attn_filler_free(filler);
+  return bytes;
+}
+
+/* More rows than any address space has room for: none of them is asked for. */
+START_TEST(test_a_claim_takes_nothing) {
+  static const size_t dims[][2] = {{1, 1}, {64, 1}, {1, 64}, {3, 4096}, {65536, 2}, {4096, 4096}};
+  for (size_t i = 0; i < COUNT(dims); i++) {
+    const size_t dk = dims[i][0], dv = dims[i][1], rows = ((size_t)1 << 52) / (4 * (dk + dv));
+    attn_snapshot *empty = empty_memory(dk, dv, (attn_dtype)_i), *made = NULL;
+    float *numbers = must_alloc(2 * (dk > dv ? dk : dv), sizeof *numbers);
+    attn_filler *filler = filler_of(empty, rows);
+    ck_assert_uint_lt(attn_filler_bytes(filler), 1024);
+    CHECK_STATUS(ATTN_OK, attn_filler_keys(filler, 0, 2, numbers));
+    CHECK_STATUS(ATTN_OK, attn_filler_values(filler, 0, 2, numbers));
+    ck_assert_uint_lt(attn_filler_bytes(filler), 8 << 20);
+    CHECK_STATUS(ATTN_BAD_ARGUMENT, attn_filler_finish(filler, &made));
+    ck_assert_ptr_null(attn_filler_block(filler, 0));
+    ck_assert_ptr_null(attn_filler_block(filler, SIZE_MAX));
+    attn_filler_free(filler);
+    free(numbers);
+    attn_snapshot_free(empty);
+  }
+  ck_assert_uint_eq(attn_filler_bytes(NULL), 0);
+}
+END_TEST
+
+/* Rows in their order, in pieces. What the filler says to hold is in proportion to what it
+ * was given, and is what malloc() has given out. */
+static attn_snapshot *fill_in_order(const attn_snapshot *empty, const table *t, size_t order) {
+  enum { KEYS_FIRST, VALUES_FIRST, IN_TURN, PIECE = 100 };
+  const size_t slack = 2 * bytes_of_a_block(empty) + 16384, before = heap_in_use();
+  attn_filler *filler = filler_of(empty, t->rows);
+  attn_snapshot *made = NULL;
+  size_t keys = 0, values = 0, given = 0; /* rows, rows, bytes */
+  while (keys < t->rows || values < t->rows) {
+    const bool turn = order == KEYS_FIRST || (order == IN_TURN && keys <= values);
+    const bool key = keys < t->rows && (turn || values == t->rows);
+    const size_t first = key ? keys : values, left = t->rows - first;
+    const piece p = {key, first, left < PIECE ? left : PIECE};
+    CHECK_STATUS(ATTN_OK, give_piece(filler, t, &p));
+    *(key ? &keys : &values) += p.rows;
+    given += p.rows * (key ? t->dk : t->dv) * sizeof(float);
+    const size_t bytes = attn_filler_bytes(filler), heap = heap_in_use() - before;
+    ck_assert_msg(bytes <= 10 * given + slack, "%zu x (%zu + %zu): %zu bytes for %zu", t->rows,
+                  t->dk, t->dv, bytes, given);
+    if (heap_in_use() > 0)
+      ck_assert_msg(bytes <= heap + 4096 && heap <= bytes + bytes / 4 + 16384,
+                    "%zu bytes, said to be %zu", heap, bytes);
+  }
+  CHECK_STATUS(ATTN_OK, attn_filler_finish(filler, &made));
+  const size_t snapshot = attn_snapshot_bytes(made);
+  ck_assert_uint_le(attn_filler_bytes(filler), snapshot + snapshot / 50 + 1024);
+  attn_filler_free(filler);
+  return made;
+}
+
+START_TEST(test_ram_follows_rows) {
+  static const size_t shapes[][3] = {{100000, 6, 9},  {1000, 1, 4000}, {1000, 4000, 1},
+                                     {20000, 40, 24}, {100000, 1, 1},  {20000, 8, 100},
+                                     {20, 70000, 3},  {40000, 1, 6}};
+  const attn_dtype dtype = (attn_dtype)_i;
+  for (size_t i = 0; i < COUNT(shapes); i++) {
+    rng r = rng_for_case(6000 + i);
+    table t = table_random(&r, shapes[i][0], shapes[i][1], shapes[i][2], dtype);
+    attn_snapshot *empty = empty_memory(t.dk, t.dv, dtype);
+    for (size_t order = 0; order < 3; order++) {
+      attn_snapshot *made = fill_in_order(empty, &t, order);
+      check_rows(made, &t);
+      attn_snapshot_free(made);
+    }
+    attn_snapshot_free(empty);
+    table_free(&t);
+  }
+}
+END_TEST
+
 /* One row of one stream is missing, whichever it is: no snapshot. */
 START_TEST(test_every_row_is_needed) {
   enum { ROWS = 150 };
@@ -220,6 +364,9 @@ int main(void) {
   Suite *suite = suite_create("filler");
   add_dtype_test(suite, "like an append", test_like_an_append);
   add_dtype_test(suite, "blocks before the end", test_blocks_before_the_end);
+  add_dtype_test(suite, "side by side", test_side_by_side);
+  add_dtype_test(suite, "a claim", test_a_claim_takes_nothing);
+  add_dtype_test(suite, "RAM", test_ram_follows_rows);
   add_test(suite, "every row", test_every_row_is_needed);
   add_dtype_test(suite, "refused", test_refused_numbers);
   add_test(suite, "arguments", test_arguments);

@@ -196,6 +196,59 @@ START_TEST(test_snapshots) {
 }
 END_TEST
 
+/* A filler that is given all of its rows; keys first, which are few numbers or many. */
+typedef struct filling {
+  attn_snapshot *shape;
+  void *filled; /* an attn_snapshot */
+  const float *rows;
+  size_t count, piece;
+  bool values_first;
+} filling;
+
+static attn_status give(attn_filler *filler, const filling *it, bool values) {
+  const size_t dim = values ? attn_snapshot_value_dim(it->shape) : attn_snapshot_key_dim(it->shape);
+  attn_status status = ATTN_OK;
+  for (size_t first = 0, rows; first < it->count && status == ATTN_OK; first += rows) {
+    rows = it->count - first < it->piece ? it->count - first : it->piece;
+    status = (values ? attn_filler_values : attn_filler_keys)(filler, first, rows,
+                                                              it->rows + first * dim);
+  }
+  return status;
+}
+
+static attn_status make_filled(void *argument) {
+  filling *it = argument;
+  attn_filler *filler = NULL;
+  attn_snapshot *filled = it->filled;
+  attn_status status = attn_filler_create(&filler, it->shape, it->count);
+  if (status == ATTN_OK) status = give(filler, it, it->values_first);
+  if (status == ATTN_OK) status = give(filler, it, !it->values_first);
+  if (status == ATTN_OK) status = attn_filler_finish(filler, &filled);
+  attn_filler_free(filler);
+  it->filled = filled;
+  return status;
+}
+
+static void unmake_filled(void *argument) {
+  attn_snapshot_free(((filling *)argument)->filled);
+}
+
+START_TEST(test_fillers) {
+  static const size_t dims[][2] = {{8, 8}, {1, 300}, {300, 1}};
+  enum { ROWS = 3000 };
+  float *rows = floats_new((size_t)ROWS * 300);
+  for (size_t i = 0; i < sizeof dims / sizeof *dims * 4; i++) {
+    filling it = {.rows = rows, .count = ROWS, .piece = 700, .values_first = i % 2};
+    const attn_dtype dtype = i / 2 % 2 ? ATTN_INT8 : ATTN_F32;
+    CHECK_STATUS(ATTN_OK,
+                 attn_snapshot_create_typed(&it.shape, dims[i / 4][0], dims[i / 4][1], dtype));
+    ck_assert_int_ge(fail_each(&(call){make_filled, unmake_filled, &it, &it.filled}, "filler"), 9);
+    attn_snapshot_free(it.shape);
+  }
+  floats_free(rows);
+}
+END_TEST
+
 /* ---- Attending ---- */
 
 typedef struct asked {
@@ -262,6 +315,7 @@ int main(void) {
   Suite *suite = suite_create("memory");
   add_test(suite, "objects", test_objects);
   add_test(suite, "snapshots", test_snapshots);
+  add_test(suite, "fillers", test_fillers);
   add_test(suite, "attending", test_attending);
   return run_suite(suite);
 }

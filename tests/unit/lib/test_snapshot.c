@@ -1,8 +1,8 @@
 /* Snapshots: what was appended comes back, old ones stay as they were, new
  * ones share what they can, and the last reference of many threads frees. */
+#include "../heap.h"
 #include "trial.h"
 
-#include <malloc.h>
 #include <pthread.h>
 #include <stdatomic.h>
 
@@ -134,12 +134,6 @@ START_TEST(test_branches) {
   table_free(&other);
 }
 END_TEST
-
-/* What malloc has given out, or 0 where a sanitizer stands in for it. */
-static size_t heap_in_use(void) {
-  const struct mallinfo2 info = mallinfo2();
-  return info.uordblks + info.hblkhd;
-}
 
 /* A hundred snapshots of a memory, each a row longer, must not cost a hundred
  * memories. */

@@ -1,6 +1,7 @@
 /* Bodies whose tensors are binary: whole ones, and rows that go to a sink. */
 #include <math.h>
 
+#include "../heap.h"
 #include "codec/tensor_body.h"
 #include "tensor_file.h"
 
@@ -203,12 +204,12 @@ static bool see_values(void *context, size_t first_row, size_t rows, const float
   return true;
 }
 
-static struct tensor_upload *upload_pieces(enum body_kind kind, const struct buffer *file,
-                                           size_t piece, struct rows_seen *seen, bool *fed,
-                                           struct problem *problem) {
+static struct tensor_upload *upload_with(struct tensor_upload_options options,
+                                         const struct buffer *file, size_t piece,
+                                         struct rows_seen *seen, bool *fed,
+                                         struct problem *problem) {
   const struct tensor_rows_sink sink = {open_rows, see_keys, see_values, seen};
-  const struct tensor_upload_options options = {
-      .kind = kind, .header_bytes = 10000, .held_bytes = 1000, .rows = &sink};
+  options.rows = &sink;
   struct tensor_upload *upload = tensor_upload_create(&options);
   ck_assert_ptr_nonnull(upload);
   *fed = true;
@@ -216,6 +217,14 @@ static struct tensor_upload *upload_pieces(enum body_kind kind, const struct buf
     *fed = tensor_upload_feed(upload, file->data + at,
                               file->length - at < piece ? file->length - at : piece, problem);
   return upload;
+}
+
+static struct tensor_upload *upload_pieces(enum body_kind kind, const struct buffer *file,
+                                           size_t piece, struct rows_seen *seen, bool *fed,
+                                           struct problem *problem) {
+  const struct tensor_upload_options options = {
+      .kind = kind, .header_bytes = 10000, .held_bytes = 1000};
+  return upload_with(options, file, piece, seen, fed, problem);
 }
 
 static void check_refusal(const struct problem *problem, enum problem_code code,
@@ -477,6 +486,123 @@ START_TEST(test_upload_limit) {
 }
 END_TEST
 
+/* ---- Claims ---- */
+
+/* Whatever arrives of it: the header is refused, and nothing was opened for it. */
+static void refuse_claim(const struct tensor_upload_options *options, const struct buffer *file,
+                         size_t head, enum problem_code code, const char *detail) {
+  for (size_t length = head; length <= file->length; length += 1 + length / 2)
+    for (size_t piece = 1; piece <= length; piece += 1 + piece / 3) {
+      const struct buffer part = {.data = file->data, .length = length};
+      struct rows_seen seen = {.opened = 0};
+      struct problem problem;
+      bool fed;
+      tensor_upload_free(upload_with(*options, &part, piece, &seen, &fed, &problem));
+      ck_assert(!fed);
+      check_refusal(&problem, code, "", detail);
+      ck_assert_uint_eq(seen.opened, 0);
+    }
+}
+
+/* Held against what the body has, or may have, to the byte. */
+START_TEST(test_claims) {
+  struct buffer file = make_file(KV, "{'ids':['a','b']}", 8);
+  const size_t length = file.length, head = length - 32;
+  for (uint64_t less = 0; less < 80; less++) {
+    const struct tensor_upload_options told = {.kind = BODY_MEMORY, .body_bytes = length - less};
+    const struct tensor_upload_options limited = {.kind = BODY_MEMORY, .most_bytes = length - less};
+    if (less > 0) {
+      char detail[100];
+      snprintf(detail, sizeof detail, "tells of 32 bytes of numbers, the body has %d behind it",
+               less < 32 ? 32 - (int)less : 0);
+      refuse_claim(&told, &file, head, PROBLEM_INVALID_TENSORS, detail);
+      snprintf(detail, sizeof detail, "tells of 32 bytes of numbers; a body has at most %zu bytes",
+               (size_t)(length - less));
+      refuse_claim(&limited, &file, head, PROBLEM_BODY_TOO_LARGE, detail);
+      continue;
+    }
+    const struct tensor_upload_options both = {
+        .kind = BODY_MEMORY, .body_bytes = length, .most_bytes = 1};
+    const struct tensor_upload_options *const taken[] = {&told, &limited, &both};
+    for (size_t i = 0; i < 3; i++) {
+      struct rows_seen seen = {.opened = 0};
+      struct memory_body body;
+      struct problem problem;
+      bool fed;
+      struct tensor_upload *upload = upload_with(*taken[i], &file, 7, &seen, &fed, &problem);
+      ck_assert(fed && tensor_upload_finish_memory(upload, &body, &problem));
+      ck_assert_uint_eq(seen.value_rows, 2);
+      memory_body_free(&body);
+      tensor_upload_free(upload);
+    }
+  }
+  buffer_free(&file);
+}
+END_TEST
+
+/* By every body that has tensors, however large the claim is. */
+START_TEST(test_large_claims) {
+  static const struct {
+    const char *tensors;
+    const char *detail;
+  } cases[] = {{F32("keys", "[100000000,64]", "[0,25600000000]") "," F32(
+                    "values", "[100000000,1]", "[25600000000,26000000000]"),
+                "the header tells of 26000000000 bytes"},
+               {F32("score.w", "[1048576,1048576]", "[0,4398046511104]") "," F32(
+                    "keys", "[1,1]", "[4398046511104,4398046511108]") "," F32("values", "[1,1]",
+                                                                              "[4398046511108,"
+                                                                              "4398046511112]"),
+                "the header tells of 4398046511112 bytes"},
+               {"\"keys\":{\"dtype\":\"F16\",\"shape\":[576460752303423487,1],\"data_offsets\":[0,"
+                "1152921504606846974]}",
+                "the header tells of 1152921504606846974 bytes"},
+               {F32("queries", "[4194304,1048576]", "[0,17592186044416]"),
+                "the header tells of 17592186044416 bytes"},
+               {F32("keys", "[1,1]", "[0,4]") "," F32("values", "[1,1]", "[4,8]") "," F32(
+                    "queries", "[1,2]", "[8,16]"),
+                "the header tells of 16 bytes"}};
+  for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+    struct buffer file = make_file(cases[i].tensors, "{'score':'bilinear'}", 2);
+    struct memory_body memory;
+    struct rows_body rows;
+    struct attend_body attend;
+    struct problem problem;
+    ck_assert(!tensor_body_parse_memory(NULL, file.data, file.length, &memory, &problem));
+    check_refusal(&problem, PROBLEM_INVALID_TENSORS, "", cases[i].detail);
+    ck_assert(!tensor_body_parse_rows(file.data, file.length, &rows, &problem));
+    check_refusal(&problem, PROBLEM_INVALID_TENSORS, "", cases[i].detail);
+    for (int kind = ATTEND_STORED; kind <= ATTEND_AD_HOC; kind++) {
+      ck_assert(!tensor_body_parse_attend((enum attend_kind)kind, file.data, file.length, &attend,
+                                          &problem));
+      check_refusal(&problem, PROBLEM_INVALID_TENSORS, "", cases[i].detail);
+    }
+    const struct tensor_upload_options chunked = {.kind = BODY_MEMORY, .most_bytes = file.length};
+    refuse_claim(&chunked, &file, file.length - 8, PROBLEM_BODY_TOO_LARGE, cases[i].detail);
+    buffer_free(&file);
+  }
+}
+END_TEST
+
+/* Rows of a million numbers, of which a few have come. */
+START_TEST(test_long_rows) {
+  struct buffer file = make_file(F32("keys", "[2,1048576]", "[0,8388608]") "," F32(
+                                     "values", "[2,1048576]", "[8388608,16777216]"),
+                                 NULL, 5);
+  const struct tensor_upload_options options = {.kind = BODY_MEMORY};
+  struct rows_seen seen = {.opened = 0};
+  struct problem problem;
+  bool fed;
+  const size_t before = heap_in_use();
+  struct tensor_upload *upload = upload_with(options, &file, 3, &seen, &fed, &problem);
+  ck_assert(fed);
+  ck_assert_uint_eq(seen.opened, 1);
+  ck_assert_uint_le(heap_in_use() - before, 65536);
+  tensor_upload_free(upload);
+  buffer_free(&file);
+}
+END_TEST
+
 UNIT_MAIN("tensor_body", test_memory, test_empty_memory, test_score_tensors, test_attend, test_rows,
           test_override, test_memory_faults, test_other_faults, test_upload, test_upload_with_score,
-          test_upload_of_rows, test_upload_dropped, test_upload_limit)
+          test_upload_of_rows, test_upload_dropped, test_upload_limit, test_claims,
+          test_large_claims, test_long_rows)

@@ -275,6 +275,30 @@ START_TEST(test_refused_in_the_middle) {
 }
 END_TEST
 
+/* Where much is left of the body, or nobody knows how much, the client need not send it
+ * to be answered. */
+START_TEST(test_refused_at_once) {
+  struct world *world = start_world();
+  char *text = random_text(2 * REFUSED_FROM);
+  for (int chunked = 0; chunked < 2; chunked++) {
+    int client = connect_to(world);
+    if (chunked) {
+      send_head(client, "picky", "Transfer-Encoding: chunked\r\n");
+      send_chunk(client, text, 2 * REFUSED_FROM);
+    } else {
+      send_sized_head(client, "picky", MOST, "");
+      send_bytes(client, text, 2 * REFUSED_FROM);
+    }
+    expect_answer(client, 400, "\"invalid_number\"", NULL);
+    ck_assert(has_ended(client));
+    expect_counts(chunked + 1, 0, chunked + 1);
+    close(client);
+  }
+  free(text);
+  free_world(world);
+}
+END_TEST
+
 START_TEST(test_too_large) {
   struct world *world = start_world();
   int client = connect_to(world);
@@ -412,5 +436,6 @@ START_TEST(test_stop) {
 END_TEST
 
 UNIT_MAIN("uploads", test_odd_pieces, test_chunked, test_no_upload_after_all, test_no_body,
-          test_refused_with_the_head, test_refused_in_the_middle, test_too_large, test_expect,
-          test_clients_that_leave, test_a_client_that_stands_still, test_full_queue, test_stop)
+          test_refused_with_the_head, test_refused_in_the_middle, test_refused_at_once,
+          test_too_large, test_expect, test_clients_that_leave, test_a_client_that_stands_still,
+          test_full_queue, test_stop)
