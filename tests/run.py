@@ -234,8 +234,12 @@ class Build:
 
 
 def uses_threads(source):
+    """It, or a header beside it."""
     with open(source, encoding="utf-8") as file:
-        return "pthread" in file.read()
+        text = file.read()
+    headers = [os.path.join(os.path.dirname(source), name)
+               for name in re.findall(r'^#include "(\w+\.h)"', text, re.M)]
+    return "pthread" in text or any(uses_threads(name) for name in headers if os.path.exists(name))
 
 
 def clang_format_major():
