@@ -17,6 +17,7 @@ import signal
 import socket
 import subprocess
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -25,6 +26,9 @@ DATA = REPOSITORY / "tests" / "data"
 WRAP = shlex.split(os.environ.get("ATTENTIOND_WRAP", ""))
 # Everything that waits is multiplied by this; a wrapper is slow by nature.
 SLOW = float(os.environ.get("ATTENTIOND_SLOW", "20" if WRAP else "1"))
+
+# What the daemons are to compute with, where a test does not say otherwise; see tests/run.py.
+KERNELS = os.environ.get("ATTN_TEST_KERNELS")
 
 # What a sanitizer, valgrind or glibc write when something is badly wrong.
 REPORTS = re.compile(
@@ -150,6 +154,7 @@ class Daemon:
         self.expected_exit = 0  # what assert_healthy_end() wants
         flags = [str(flag) for flag in flags]
         given = " ".join(flags)
+        env = {**({"ATTENTIOND_KERNELS": KERNELS} if KERNELS else {}), **(env or {})}
         command = [*wrap, *WRAP, binary()]
         if config is not None:
             path = self.folder / "attentiond.json"
@@ -234,6 +239,24 @@ class Daemon:
 
     def signal(self, number):
         self.process.send_signal(number)
+
+    def _stands_still(self):
+        try:
+            stats = [stat.read_text() for stat in Path(f"/proc/{self.pid}/task").glob("*/stat")]
+        except FileNotFoundError:
+            return False
+        return all(stat.rsplit(")", 1)[1].split()[0] == "T" for stat in stats)
+
+    @contextmanager
+    def held(self):
+        """Nothing moves in the daemon meanwhile: what is sent to it piles up, and is
+        all there when it goes on."""
+        self.signal(signal.SIGSTOP)
+        try:
+            wait_until(self._stands_still, 30, "the daemon to stand still")
+            yield
+        finally:
+            self.signal(signal.SIGCONT)
 
     def wait(self, timeout):
         """The exit code; fails (and kills) where it takes longer."""

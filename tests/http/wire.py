@@ -164,6 +164,10 @@ class Wire:
         finally:
             self.socket.settimeout(self.timeout)
 
+    def has_more(self):
+        """True where something is there to be read, the end included."""
+        return self.is_closed() or bool(self.received)
+
     def seconds_until_closed(self):
         start = time.monotonic()
         self.read_to_end()
