@@ -332,7 +332,7 @@ START_TEST(test_no_connection_while_draining) {
   struct sockaddr_in address = {.sin_family = AF_INET,
                                 .sin_addr.s_addr = htonl(INADDR_LOOPBACK),
                                 .sin_port = htons(http_server_port(world->server))};
-  ck_assert(http_server_drain(world->server, 5));
+  ck_assert(http_server_drain(world->server, 60));
   int client = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
   ck_assert_int_ne(connect(client, (struct sockaddr *)&address, sizeof address), 0);
   close(client);
