@@ -14,10 +14,15 @@ is well; when not, its output is shown. A part that crashes, hangs or says nothi
 countable is one failure, so that nothing can vanish unseen; a program that
 can't test anything under a sanitizer ends with the words "nothing to test". The
 last line is the sum.
+
+ATTN_TEST_KERNELS=avx2 in the environment (or portable, avx512, neon) has all of it
+computed as on a CPU that has no better: the unit suites, the daemons of the other
+tests and the demo read it themselves, OpenBLAS is told here.
 """
 import argparse
 import glob
 import os
+import platform
 import re
 import shutil
 import signal
@@ -29,12 +34,14 @@ from concurrent.futures import ThreadPoolExecutor
 
 CORES = os.cpu_count() or 1
 WORKERS = max(2, min(4, CORES))
-TIME_LIMIT = 1200  # seconds for one part; far beyond what any needs
+TIME_LIMIT = 7200  # seconds for one part; far beyond what any needs on a slow and busy machine
 SHOWN_LINES = 150  # of the output of a part that failed
 SKIPPED = "nothing to test\n"
 # The best ones of this CPU are what every suite runs on; these run on the others too.
 ON_EVERY_KERNELS = ["unit/lib/test_pairs", "unit/lib/test_precision"]
 KERNELS = ["portable", "avx2", "avx512", "neon"]
+# What OpenBLAS calls a CPU that has no better.
+OPENBLAS_CORES = {"portable": "Nehalem", "avx2": "Haswell", "avx512": "SkylakeX"}
 SANITIZERS = ["address,undefined", "thread"]
 CLANG_FORMAT_MAJOR = 14  # others format some lines in another way
 
@@ -164,6 +171,9 @@ class Build:
             "TSAN_OPTIONS": "exitcode=99:second_deadlock_stack=1:suppressions="
                             + os.path.abspath("tests/thread.supp"),
         }
+        forced = os.environ.get("ATTN_TEST_KERNELS")
+        if forced in OPENBLAS_CORES and platform.machine() == "x86_64":
+            self.environment["OPENBLAS_CORETYPE"] = OPENBLAS_CORES[forced]
 
     def title(self):
         return self.sanitizer or "plain"
@@ -234,8 +244,12 @@ class Build:
 
 
 def uses_threads(source):
+    """It, or a header beside it."""
     with open(source, encoding="utf-8") as file:
-        return "pthread" in file.read()
+        text = file.read()
+    headers = [os.path.join(os.path.dirname(source), name)
+               for name in re.findall(r'^#include "(\w+\.h)"', text, re.M)]
+    return "pthread" in text or any(uses_threads(name) for name in headers if os.path.exists(name))
 
 
 def clang_format_major():
@@ -253,6 +267,9 @@ def main():
     parser.add_argument("--sanitizer", default="")
     parser.add_argument("make", nargs="+")
     arguments = parser.parse_args()
+    forced = os.environ.get("ATTN_TEST_KERNELS")
+    if forced and forced not in KERNELS:
+        parser.error(f"ATTN_TEST_KERNELS: {forced} is none of {', '.join(KERNELS)}")
 
     builds = [Build(arguments.make, arguments.build, arguments.sanitizer)]
     if not arguments.sanitizer:

@@ -27,7 +27,7 @@
  *
  * Small requests are run on the I/O thread that read them, and several together
  * cost it less than one by one. How many have come is not known before all are
- * read; so where a thread has had no rest since its last answer, a handler may
+ * read; so if a thread has had no rest since its last answer, a handler may
  * put its answer off. libmicrohttpd is then told nothing, and so calls again in
  * its next round, which comes at once; the first of these calls has all answered
  * that were put off meanwhile. To suspend them was rejected: it costs three system
@@ -42,6 +42,7 @@
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <time.h>
 
@@ -80,11 +81,16 @@
 #define HANDOVER_SECONDS 40e-6
 #define SECONDS_PER_BYTE 2e-9
 
-/* A thread has had no rest where it began with another request so short a time
- * before: one that is run on it takes less. So many requests in such a run are
- * worth answering together; fewer cost more rounds than they save. */
+/* A thread has had no rest if it began with another request so short a time before:
+ * a client that gets an answer and asks again takes about as long, so what comes then
+ * counts as having come together. Beyond that time the kernel is asked, at 0.3 us,
+ * whether the thread has slept: on a slow or busy machine it may take longer from one
+ * request to the next although all of them are there. */
 #define NO_REST_SECONDS 50e-6
-#define COMPANY         3
+
+/* So many requests in a run without a rest are worth answering together; fewer cost
+ * more rounds than they save. */
+#define COMPANY 3
 
 enum state { NEW, COLLECTING, REFUSED, COMPUTING, PUT_OFF, ANSWERED, SENT };
 
@@ -497,13 +503,29 @@ static void answer_put_off(struct io_thread *thread) {
   services->answer_put_off(services->api, &thread->put_off);
 }
 
+/* How often this thread has gone to sleep; 0 if the kernel does not count that. */
+static long times_slept(void) {
+  struct rusage usage;
+  return getrusage(RUSAGE_THREAD, &usage) == 0 ? usage.ru_nvcsw : 0;
+}
+
+/* Whether the thread has waited for the request that begins now. To be preempted is
+ * no rest. A sleep that was too short to be looked at counts at the next look. With
+ * answers put off there is no sleep: their round comes at once. */
+static bool has_rested(struct io_thread *thread, double now) {
+  if (thread->put_off || now - thread->busy <= NO_REST_SECONDS) return false;
+  const long slept = times_slept();
+  const bool rested = slept == 0 || slept != thread->slept;
+  thread->slept = slept;
+  return rested;
+}
+
 /* Whether its answer may be put off: only where others are likely to have come, too.
  * Requests of different connections that a thread reads without a rest are a run;
  * clients that wait for their answers make one run as long as the last. */
 static bool has_company(const struct request *request) {
   struct io_thread *thread = request->thread;
-  const bool rested = request->view.began - thread->busy > NO_REST_SECONDS;
-  if (rested || request->connection == thread->first_of_run) {
+  if (request->connection == thread->first_of_run || has_rested(thread, request->view.began)) {
     thread->first_of_run = request->connection;
     thread->last_run = thread->run;
     thread->run = 0;

@@ -17,6 +17,7 @@ struct io_thread {
   unsigned spare_count;
   /* See has_company() in request.c. */
   double busy;                           /* when a request last began or ended */
+  long slept;                            /* how often, when the kernel was last asked */
   const struct connection *first_of_run; /* never looked into */
   unsigned run, last_run;                /* requests in the present run, in the one before */
 };

@@ -5,7 +5,6 @@ with other writes beside them, are there whole after a kill -9.
 
 import contextlib
 import sqlite3
-import time
 
 import numpy
 import pytest
@@ -80,7 +79,7 @@ def test_a_cut_upload(start_daemon, tmp_path, body):
         return reply.status == 201
 
     harness.wait_until(again, 30, "room for the same again")
-    time.sleep(1 * harness.SLOW)
+    world.wait_for_chores(folder)
     assert daemon.stop() == 0
     ids, _ = chunks(folder)
     assert ids == 21, "the cut upload has left chunks"
@@ -120,7 +119,7 @@ def test_refused_in_the_end(start_daemon, tmp_path, body, headers, status):
         peer.sendall(memoryview(faulty)[int(len(faulty) * 0.95):])
         assert peer.recv(64).startswith(f"HTTP/1.1 {status} ".encode())
     assert daemon.get(NAME).json["rows"] == 1
-    time.sleep(1 * harness.SLOW)
+    world.wait_for_chores(folder)
     assert daemon.stop() == 0
     assert chunks(folder) == (1, 1)
 

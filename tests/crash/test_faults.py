@@ -157,7 +157,7 @@ class Run:
 
     def is_dead(self):
         try:
-            return self.daemon.process.wait(timeout=0 if self.daemon.process.poll() else 5) != 0
+            return self.daemon.process.wait(timeout=harness.patience(5)) != 0
         except subprocess.TimeoutExpired:
             return False
 

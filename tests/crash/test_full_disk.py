@@ -255,11 +255,12 @@ def test_fold_on_a_full_disk(disk, start, seed):
         disk.fill(leave=400_000)
         for _ in range(40):
             book.append(client, "a", 3)
-        before = daemon.metric("process_cpu_seconds_total")
+        before, since = daemon.metric("process_cpu_seconds_total"), time.monotonic()
         time.sleep(2 * min(harness.SLOW, 3))
         spent = daemon.metric("process_cpu_seconds_total") - before
+        passed = time.monotonic() - since
         assert len(events(daemon, "fold_failed")) < 10
-        assert spent < 1, f"{spent} s of CPU in 2 s without a request"
+        assert spent < passed / 2, f"{spent} s of CPU in {passed} s without a request"
         book.check(client)
         disk.make_room()
         assert book.append(client, "a", 50) == 200

@@ -11,9 +11,11 @@ of a second daemon that keeps all in RAM, was never killed, and was told the sam
 changes one by one.
 """
 
+import contextlib
 import json
 import os
 import re
+import time
 from dataclasses import dataclass, replace
 
 import numpy
@@ -137,6 +139,24 @@ def drop(name):
 
 
 # ---- What the daemon says ----
+
+def wait_for_chores(folder):
+    """Until nothing has been written to the store for a while: the daemon has done what
+    it does when nobody writes, or has given it up."""
+    seen, since = None, 0
+
+    def rests():
+        nonlocal seen, since
+        now = {}
+        for path in folder.iterdir():
+            with contextlib.suppress(FileNotFoundError):  # a log may go while one looks
+                now[path.name] = path.stat().st_mtime_ns
+        if now != seen:
+            seen, since = now, time.monotonic()
+        return time.monotonic() - since > harness.SLOW
+
+    harness.wait_until(rests, 60, "the store to come to rest")
+
 
 def is_serving(daemon):
     """It has loaded; /readyz says 503 all the same where its store has failed."""

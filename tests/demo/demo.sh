@@ -92,6 +92,7 @@ fi
 for variable in "${!ATTENTIOND_@}"; do
   unset "$variable"
 done
+[ -z "${ATTN_TEST_KERNELS:-}" ] || export ATTENTIOND_KERNELS=$ATTN_TEST_KERNELS # see tests/run.py
 
 cd "$folder"
 digits bodies

@@ -405,7 +405,7 @@ def environment():
 def run_shell(daemon, text):
     """(statuses, last reply) of the commands."""
     done = subprocess.run(["sh", "-ec", CURL + text.replace(ADDRESS, daemon.url)], cwd=daemon.folder,
-                          env=environment(), capture_output=True, text=True, timeout=60 * harness.SLOW)
+                          env=environment(), capture_output=True, text=True, timeout=harness.patience(60))
     assert done.returncode == 0, (text, done.stdout, done.stderr)
     lines = [line for line in done.stdout.splitlines() if line]
     return [int(status) for status in re.findall(r"^(\d{3})$", done.stderr, re.M)], lines[-1] if lines else ""
@@ -446,7 +446,7 @@ def test_examples_run_as_they_stand(path, start_daemon):
             assert statuses, f"no request: {text}"
         else:
             subprocess.run([sys.executable, "-c", text.replace(ADDRESS, daemon.url)], cwd=daemon.folder,
-                           env=environment(), check=True, timeout=60 * harness.SLOW)
+                           env=environment(), check=True, timeout=harness.patience(60))
     assert all(status < 400 for status in statuses), last
 
 
@@ -470,7 +470,7 @@ def test_python_of_the_readme(start_daemon):
     daemon = start_daemon()
     program = next(text for language, text in blocks(README) if language == "python")
     done = subprocess.run([sys.executable, "-c", program.replace(ADDRESS, daemon.url)], env=environment(),
-                          capture_output=True, text=True, check=True, timeout=60 * harness.SLOW)
+                          capture_output=True, text=True, check=True, timeout=harness.patience(60))
     numbers = [float(number) for number in re.findall(r"-?\d+\.\d*", done.stdout)]
     np.testing.assert_allclose(numbers, np.sin([1.5, 3.0]), atol=0.02)
 

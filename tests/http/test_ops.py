@@ -160,12 +160,15 @@ def test_metrics_move(own):
     assert own.get("/no/such/route").status == 404
 
     def counted():
-        """A request is counted once its reply has gone out, so a little later."""
-        return total(scrape(own), "attentiond_requests_total", 'operation="none"') > \
-            total(before, "attentiond_requests_total", 'operation="none"')
+        """A request is counted once its reply has gone out, so a little later, and by
+        the thread that has its connection."""
+        now = scrape(own)
+        least = {'operation="attend"': 4, 'status="404"': 2}
+        return all(total(now, "attentiond_requests_total", label)
+                   - total(before, "attentiond_requests_total", label) >= count
+                   for label, count in least.items()) and now
 
-    harness.wait_until(counted, 5, "the last request to be counted")
-    after = scrape(own)
+    after = harness.wait_until(counted, 5, "all requests to be counted")
 
     def grown(name, *labels):
         return total(after, name, *labels) - total(before, name, *labels)

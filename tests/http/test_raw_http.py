@@ -15,17 +15,24 @@ from wire import Wire, request
 
 
 @pytest.fixture(scope="module")
-def daemon(tmp_path_factory):
+def patient(tmp_path_factory):
+    daemon = harness.Daemon(tmp_path_factory.mktemp("patient"))
+    yield daemon
+    daemon.assert_healthy_end()
+
+
+@pytest.fixture(scope="module")
+def hasty(tmp_path_factory):
     """One that soon gives up on what a client never finishes."""
-    hasty = harness.Daemon(tmp_path_factory.mktemp("hasty"), ("--head-timeout", 2, "--body-timeout", 2))
-    yield hasty
-    hasty.assert_healthy_end()
+    daemon = harness.Daemon(tmp_path_factory.mktemp("hasty"), ("--head-timeout", 2, "--body-timeout", 2))
+    yield daemon
+    daemon.assert_healthy_end()
 
 
-@pytest.fixture(autouse=True)
-def alive_afterwards(daemon):
-    yield
-    wire.assert_alive(daemon)
+@pytest.fixture
+def daemon(patient):
+    yield patient
+    wire.assert_alive(patient)
 
 
 def head(*lines):
@@ -203,7 +210,7 @@ def damaged(generator, original):
     return bytes(data)
 
 
-def test_random_damage(daemon):
+def test_random_damage(hasty):
     """Sound requests with bytes changed, removed, doubled or put in: each is
     answered or hung up on, within the deadlines."""
     generator = random.Random(20240611)
@@ -214,9 +221,10 @@ def test_random_damage(daemon):
     ]
     requests = [damaged(generator, generator.choice(originals)) for _ in range(1000)]
     with ThreadPoolExecutor(50) as pool:
-        answers = pool.map(lambda data: wire.exchange(daemon, data, half_close=True), requests)
+        answers = pool.map(lambda data: wire.exchange(hasty, data, half_close=True), requests)
         for data, answer in zip(requests, answers):
             assert not answer or answer.startswith(b"HTTP/1.1 "), (data, answer)
+    wire.assert_alive(hasty)
 
 
 # ---- Rare, but right ----
@@ -410,9 +418,9 @@ def test_zero_length_is_no_body(daemon):
 
 
 def test_half_closed_client_is_answered(daemon):
-    """And then hung up on, long before its connection has idled for too long."""
+    """And then hung up on, not after its connection has idled for too long."""
     for data in (request(GET), wire.small(), wire.slow_to_compute()):
-        with Wire(daemon, timeout=20) as connection:
+        with Wire(daemon) as connection:
             connection.send(data).half_close()
             assert [reply.status for reply in connection.replies()] == [200]
 
@@ -428,7 +436,7 @@ def test_half_closed_clients_get_all_their_answers(daemon):
 
 @pytest.mark.parametrize("where", ["request line", "head", "body", "chunk"])
 @pytest.mark.parametrize("how", ["close", "half_close", "reset"])
-def test_client_leaves_early(daemon, where, how):
+def test_client_leaves_early(hasty, where, how):
     data = {
         "request line": b"GET /heal",
         "head": GET + b"\r\nHost: te",
@@ -436,12 +444,13 @@ def test_client_leaves_early(daemon, where, how):
         "chunk": request(POST, b"Transfer-Encoding: chunked", body=b"ff\r\n{\"keys\""),
     }[where]
     for _ in range(5):
-        connection = Wire(daemon).send(data)
+        connection = Wire(hasty).send(data)
         time.sleep(0.02)
         getattr(connection, how)()
         if how == "half_close":
             connection.read_to_end()
             connection.close()
+    wire.assert_alive(hasty)
 
 
 @pytest.mark.parametrize("how", ["close", "reset"])

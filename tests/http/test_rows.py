@@ -346,23 +346,27 @@ def test_large(start_daemon, tmp_path):
 
 
 def test_small_changes_of_large_memories_are_quick(start_daemon, tmp_path):
+    """As quick as those of a small one, or nearly."""
     rows = 1_000_000
     daemon = Restartable(start_daemon, tmp_path / "data")
-    path = "/v1/memories/large"
+    path, small = "/v1/memories/large", "/v1/memories/small"
     daemon.put(path, {"key_dim": 8, "value_dim": 8})
+    daemon.put(small, {"key_dim": 8, "value_dim": 8})
     numbers = np.tile(np.arange(8, dtype=np.float32), (rows, 1))
     assert post_tensors(daemon, path, numbers, numbers).json["rows"] == rows
     harness.wait_until(lambda: daemon.get("/readyz").status == 200, 10, "/readyz")
     with daemon.client() as client:
         for what, body in (("append", {}), ("append with an id", {"ids": ["x"]}), ("upsert", {"ids": ["x"]})):
-            times = []
+            times = {path: [], small: []}
             for _ in range(5):
                 body = {**body, "keys": [[1] * 8], "values": [[2] * 8]}
                 if what == "append with an id":
                     body["ids"] = [f"x{_}"]
-                began = time.monotonic()
-                assert client.request("POST", path + "/rows", body).status == 200
-                times.append(time.monotonic() - began)
-            print(f"{what} to {rows} rows: best {1e3 * min(times):.1f} ms")
-            assert min(times) < 0.1 * harness.SLOW
+                for where in times:
+                    began = time.monotonic()
+                    assert client.request("POST", where + "/rows", body).status == 200
+                    times[where].append(time.monotonic() - began)
+            best = min(times[path])
+            print(f"{what} to {rows} rows: best {1e3 * best:.1f} ms, to few {1e3 * min(times[small]):.1f} ms")
+            assert best < max(0.1 * harness.SLOW, 20 * min(times[small]))
     assert daemon.get(path).json["rows"] == rows + 11

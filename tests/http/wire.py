@@ -8,7 +8,6 @@ RFC 9112 says and fails on what is not one.
 import json
 import socket
 import struct
-import time
 
 import harness
 
@@ -80,10 +79,10 @@ def parse(data, head_only=False):
 
 
 class Wire:
-    """A connection. Times are multiplied by harness.SLOW."""
+    """A connection. It waits with harness.patience()."""
 
     def __init__(self, daemon, timeout=10, receive_buffer=None):
-        self.timeout = timeout * harness.SLOW
+        self.timeout = harness.patience(timeout)
         self.socket = socket.socket()
         if receive_buffer:
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
@@ -120,10 +119,10 @@ class Wire:
             return False
         return True
 
-    def read_some(self):
+    def read_some(self, most=1 << 20):
         """False at the end, whether it was orderly or not."""
         try:
-            piece = self.socket.recv(1 << 20)
+            piece = self.socket.recv(most)
         except ConnectionResetError:
             return False
         self.received += piece
@@ -164,10 +163,9 @@ class Wire:
         finally:
             self.socket.settimeout(self.timeout)
 
-    def seconds_until_closed(self):
-        start = time.monotonic()
-        self.read_to_end()
-        return time.monotonic() - start
+    def has_more(self):
+        """True where something is there to be read, the end included."""
+        return self.is_closed() or bool(self.received)
 
 
 def exchange(daemon, data, half_close=False):

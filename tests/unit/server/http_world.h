@@ -64,6 +64,18 @@ static inline bool ready(void *context) {
   return !world->unready;
 }
 
+/* A handler that the test lets go. */
+static inline void wait_until_let_go(void *api, const struct http_request *request,
+                                     struct http_reply *reply) {
+  struct world *world = api;
+  (void)request;
+  while (!world->let_go)
+    usleep(1000);
+  reply->content_type = "text/plain";
+  buffer_puts(&reply->body, "let go");
+  world->handled++;
+}
+
 /* What a suite may want otherwise. */
 struct world_limits {
   size_t max_body_bytes;

@@ -49,7 +49,7 @@ static void add_size(const char *path, const char *name, void *context) {
 
 /* Until there are so many MiB, or nearly: the last block is not full. */
 static void wait_for_megabytes(const char *directory, off_t megabytes) {
-  for (int i = 0; i < 3000; i++) {
+  for (int i = 0; i < 30000; i++) {
     off_t bytes = 0;
     each_file(directory, add_size, &bytes);
     if (bytes + (1 << 20) >= megabytes << 20) return;
@@ -87,9 +87,28 @@ static void append_one(struct world *world, bool create) {
   ticket_free(ticket);
 }
 
-/* Chores come when there is nothing else to do. */
+static void add_time(const char *path, const char *name, void *context) {
+  struct stat status;
+  (void)name;
+  if (stat(path, &status) == 0)
+    *(int64_t *)context += status.st_mtim.tv_sec * 1000000000 + status.st_mtim.tv_nsec;
+}
+
+/* Until nothing has been written for a while. Chores come when there is nothing else to
+ * do. */
+static void wait_for_chores(const char *directory) {
+  int64_t before = 0;
+  for (int still = 0; still < 35; still++) {
+    int64_t now = 0;
+    usleep(20000);
+    each_file(directory, add_time, &now);
+    if (now != before) still = 0;
+    before = now;
+  }
+}
+
 static void let_sweep(const char *directory, struct world *world, int64_t chunks) {
-  usleep(700000);
+  wait_for_chores(directory);
   world_stop(world);
   ck_assert_int_eq(count_chunks(directory), chunks);
 }

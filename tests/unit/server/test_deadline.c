@@ -3,8 +3,10 @@
 #include "http/deadline.h"
 
 #include <arpa/inet.h>
+#include <linux/sockios.h>
 #include <netinet/in.h>
 #include <poll.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 
 #include "http/linger.h"
@@ -41,6 +43,16 @@ static void close_ends(struct ends ends) {
   close(ends.server);
 }
 
+/* Until the other end has acknowledged all; the last acknowledgement may be delayed. */
+static void wait_until_acknowledged(int from) {
+  int left = 1;
+  for (int i = 0; i < 60000 && left > 0; i++) {
+    ck_assert_int_eq(ioctl(from, SIOCOUTQ, &left), 0);
+    if (left > 0) usleep(1000);
+  }
+  ck_assert_int_eq(left, 0);
+}
+
 /* Moves bytes from one end to the other, and waits until both have seen that. */
 static void move(int from, int to, size_t count) {
   static char bytes[64 * KIB];
@@ -50,7 +62,18 @@ static void move(int from, int to, size_t count) {
     ck_assert_int_eq(recv(to, bytes, piece, MSG_WAITALL), (ssize_t)piece);
     done += piece;
   }
-  usleep(100000); /* the last acknowledgement may be delayed */
+  wait_until_acknowledged(from);
+}
+
+enum { AT_ONCE = 0, A_MINUTE = 60000 };
+
+static bool is_ready(int descriptor, short events, int milliseconds) {
+  struct pollfd watched = {.fd = descriptor, .events = events};
+  return poll(&watched, 1, milliseconds) == 1;
+}
+
+static bool is_readable(int descriptor, int milliseconds) {
+  return is_ready(descriptor, POLLIN, milliseconds);
 }
 
 START_TEST(test_head) {
@@ -173,7 +196,7 @@ START_TEST(test_half_closed_client) {
   ck_assert(!deadline_passed(&deadline, &rules, ends.server, 11000));
   ck_assert(!deadline.half_closed);
   shutdown(ends.client, SHUT_WR);
-  usleep(50000);
+  ck_assert(is_readable(ends.server, A_MINUTE)); /* the end */
   deadline_enter(&deadline, &rules, PHASE_REPLY, 20000, 1000 * KIB);
   deadline_enter(&deadline, &rules, PHASE_IDLE, 22000, 0);
   ck_assert(!deadline_passed(&deadline, &rules, ends.server, 22000));
@@ -182,11 +205,6 @@ START_TEST(test_half_closed_client) {
   close_ends(ends);
 }
 END_TEST
-
-static bool readable(int descriptor) {
-  struct pollfd watched = {.fd = descriptor, .events = POLLIN};
-  return poll(&watched, 1, 0) == 1;
-}
 
 /* The client goes on sending after the server closed, and still reads what the
  * server said before. */
@@ -203,16 +221,19 @@ START_TEST(test_linger) {
   close(ends.server);
   ck_assert(linger_any(set));
   for (int64_t now = 10000; now < 12000; now += 100) {
+    for (int i = 0; i < 60000 && !is_ready(ends.client, POLLOUT, 1); i++)
+      linger_tick(set, now);
     ck_assert_int_gt(send(ends.client, bytes, sizeof bytes, MSG_DONTWAIT | MSG_NOSIGNAL), 0);
     linger_tick(set, now);
-    usleep(2000);
   }
   ck_assert_int_eq(recv(ends.client, bytes, sizeof bytes, 0), 2);
   ck_assert_int_eq(recv(ends.client, bytes, sizeof bytes, 0), 0);
   ck_assert(linger_any(set));
   close(ends.client);
-  usleep(20000);
-  linger_tick(set, 12000);
+  for (int i = 0; i < 60000 && linger_any(set); i++) {
+    linger_tick(set, 12000);
+    usleep(1000);
+  }
   ck_assert(!linger_any(set));
   linger_free(set);
 }
@@ -228,10 +249,10 @@ START_TEST(test_linger_ends) {
     close(ends[i].server);
   }
   linger_tick(set, 3000);
-  ck_assert(readable(ends[0].client)); /* closed: its time was up */
-  ck_assert(!readable(ends[1].client));
+  ck_assert(is_readable(ends[0].client, A_MINUTE)); /* closed: its time was up */
+  ck_assert(!is_readable(ends[1].client, AT_ONCE));
   linger_free(set);
-  ck_assert(readable(ends[2].client));
+  ck_assert(is_readable(ends[2].client, A_MINUTE));
   for (size_t i = 0; i < 3; i++)
     close(ends[i].client);
   linger_free(NULL);

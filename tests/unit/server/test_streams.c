@@ -106,12 +106,17 @@ static const struct http_route routes[] = {
 static const char *const operations[ROUTES] = {"stream", "both",    "atOnce",
                                                "later",  "problem", "outgrows"};
 
-static struct world *start_world(size_t length) {
-  const struct world_limits limits = {.max_body_bytes = 1000, .body_timeout_seconds = 1};
+static struct world *start_hasty_world(size_t length, unsigned body_timeout_seconds) {
+  const struct world_limits limits = {.max_body_bytes = 1000,
+                                      .body_timeout_seconds = body_timeout_seconds};
   memset(&seen, 0, sizeof seen);
   seen.length = length;
   seen.most = SIZE_MAX;
   return start_world_of(routes, operations, ROUTES, &limits);
+}
+
+static struct world *start_world(size_t length) {
+  return start_hasty_world(length, 3600);
 }
 
 #define GET_LINE(path) "GET " path " HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -235,7 +240,7 @@ END_TEST
 /* The rule is about rate: who takes nothing is cut off after body_timeout, who
  * takes a megabyte a second is not, however long it takes. */
 START_TEST(test_slow_readers) {
-  struct world *world = start_world(LARGE);
+  struct world *world = start_hasty_world(LARGE, 1);
   int still = connect_to(world);
   send_text(still, GET_LINE("/stream"));
   wait_for_count(&seen.opened, 1);

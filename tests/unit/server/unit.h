@@ -2,7 +2,8 @@
  * and descriptors whose bytes a test can read back.
  *
  * Suites run in one process, so that sanitizers and debuggers see everything;
- * CK_FORK in the environment gives each test its own. */
+ * CK_FORK in the environment gives each test its own. ATTN_TEST_KERNELS names the
+ * kernels that a suite is run on; without it they are what they are before attn_init(). */
 #ifndef TESTS_UNIT_SERVER_UNIT_H
 #define TESTS_UNIT_SERVER_UNIT_H
 
@@ -12,6 +13,8 @@
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
+
+#include "attention.h"
 
 /* Sanitizers abort on an allocation that can't succeed; the tests want the
  * NULL that the code has to handle. */
@@ -25,6 +28,11 @@ const char *__tsan_default_options(void) {
 }
 
 static inline int run_tests(const char *name, const TTest *const *tests, size_t count) {
+  const char *kernels = getenv("ATTN_TEST_KERNELS");
+  if (kernels && attn_init_with(kernels) != ATTN_OK) {
+    printf("this CPU can't run %s kernels: nothing to test\n", kernels);
+    return EXIT_SUCCESS;
+  }
   Suite *suite = suite_create(name);
   for (size_t i = 0; i < count; i++) {
     TCase *tcase = tcase_create(tests[i]->name);
