@@ -67,12 +67,12 @@ attend() {
 start() {
   "$daemon" --listen-address 127.0.0.1 --listen-port 0 --port-file "$folder/port" >"$folder/log" 2>&1 &
   pid=$!
-  for _ in {1..300}; do
+  for _ in {1..3000}; do
     [ -s port ] && port=$(<port) && return
     kill -0 "$pid" 2>/dev/null || fail "the daemon did not start"
     sleep 0.1
   done
-  fail "the daemon was not listening after 30 s"
+  fail "the daemon was not listening after 300 s"
 }
 
 stop() {
