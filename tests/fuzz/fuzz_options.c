@@ -57,6 +57,7 @@ static void check_refusal(const char *error) {
   REQUIRE(length >= 1 && length < ERROR_BYTES);
   for (size_t i = 0; i < length; i++)
     REQUIRE(!iscntrl((unsigned char)error[i]));
+  REQUIRE(utf8_valid(error, length));
 }
 
 static void check_ranges(const struct options *options) {
