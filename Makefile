@@ -120,6 +120,26 @@ $(BUILD)/tests/fuzz/fuzz_%: $(BUILD)/tests/fuzz/fuzz_%.o $(BUILD)/tests/fuzz/rep
                             $(SERVER_OBJECTS) $(BUILD)/libattention.a
 	$(CC) $(LDFLAGS) -o $@ $^ $(SERVER_LIBS) $(LIB_LIBS)
 
+# ---- the same targets with libFuzzer: see the head of tests/fuzz/fuzz.py ----
+# Each is fuzzed for FUZZ_SECONDS; FUZZ_FLAGS: --target NAME,NAME... and --keep.
+CLANG ?= clang
+FUZZ_SECONDS ?= 60
+FUZZ_FLAGS ?=
+FUZZERS := $(FUZZ_SOURCES:tests/fuzz/fuzz_%.c=$(BUILD)/fuzzers/%)
+
+$(BUILD)/fuzzers/%: $(BUILD)/tests/fuzz/fuzz_%.o $(SERVER_OBJECTS) $(BUILD)/libattention.a
+	@mkdir -p $(@D)
+	$(CC) $(LDFLAGS) -fsanitize=fuzzer -o $@ $^ $(SERVER_LIBS) $(LIB_LIBS)
+
+.PHONY: fuzz fuzzers
+fuzzers: $(FUZZERS)
+
+fuzz:
+	@PYTHON=$(PYTHON) config/setup.sh fuzz
+	@$(MAKE) -s $(JOBS) CC='$(CLANG)' BUILD=build-fuzz SANITIZER=fuzzer-no-link,address,undefined \
+	  OPTIMIZE='-O1 -g' fuzzers
+	@$(PYTHON) tests/fuzz/fuzz.py --seconds $(FUZZ_SECONDS) $(FUZZ_FLAGS)
+
 # ---- the bench, optional: see the heads of tests/bench/main.c and peers/peers.py ----
 # A file with a main() of its own is a program, the others are the bench.
 BENCH_PROGRAMS := bare_server load_main

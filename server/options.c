@@ -9,7 +9,8 @@
  *
  * Every fault becomes one line that names the option, who said it (flag,
  * variable, file), what was said and what would have been right. What was said
- * is shown escaped and cut: it may be anything.
+ * is shown escaped and cut: it may be anything. The file's name is shown as it is,
+ * for whoever copies it, but for what is no text.
  *
  * Each value is checked when it is read, even if a later source replaces it;
  * rules about what the values mean look at the final ones. */
@@ -23,6 +24,7 @@
 #include <string.h>
 
 #include "base/json_escape.h"
+#include "base/utf8.h"
 #include "codec/config_file.h"
 #include "options_table.h"
 
@@ -304,11 +306,24 @@ static bool read_everything(struct reading *reading, int argc, char **argv, char
          read_flags(reading, argv, argc, true) && check_listen_address(reading);
 }
 
+/* One line of text, whatever a file is named: a question mark for each control
+ * character and each byte of no character. */
+static void make_line(char *text) {
+  const size_t length = strlen(text);
+  for (size_t at = 0, step; at < length; at += step) {
+    bool valid;
+    step = utf8_step(text + at, length - at, &valid);
+    if (!valid || iscntrl((unsigned char)text[at])) memset(text + at, '?', step);
+  }
+}
+
 enum options_action options_read(struct options *options, int argc, char **argv, char **environment,
                                  char *error, size_t error_size) {
   struct reading reading = {options, OPTIONS_RUN, NULL, error, error_size};
   if (error_size > 0) error[0] = '\0';
-  return read_everything(&reading, argc, argv, environment) ? reading.action : OPTIONS_FAILED;
+  if (read_everything(&reading, argc, argv, environment)) return reading.action;
+  if (error_size > 0) make_line(error);
+  return OPTIONS_FAILED;
 }
 
 void options_free(struct options *options) {

@@ -145,6 +145,65 @@ static void read_attend(enum attend_kind kind, const char *text, size_t length, 
   attend_body_free(&body);
 }
 
+static void read_rows(const char *text, size_t length, bool valid) {
+  struct rows_body body;
+  struct problem problem;
+  if (!body_parse_rows(text, length, &body, &problem)) {
+    check_refusal(&problem, valid);
+    return;
+  }
+  REQUIRE(valid);
+  json_error_t error;
+  json_t *tree = load(text, length, &error);
+  REQUIRE(tree != NULL);
+  check_matrix(&body.keys, json_object_get(tree, "keys"));
+  check_matrix(&body.values, json_object_get(tree, "values"));
+  check_ids(body.ids, json_object_get(tree, "ids"));
+  REQUIRE(body.has_ttl == (json_object_get(tree, "ttl_seconds") != NULL));
+  json_decref(tree);
+  REQUIRE(body.keys.rows >= 1 && body.keys.rows == body.values.rows);
+  REQUIRE(!body.ids || id_list_count(body.ids) == body.keys.rows);
+  REQUIRE(body.ttl_seconds >= 0 && isfinite(body.ttl_seconds));
+  check_printing(&body.keys);
+  rows_body_free(&body);
+}
+
+static void read_removal(const char *text, size_t length, bool valid) {
+  struct id_list *ids;
+  struct problem problem;
+  if (!body_parse_removal(text, length, &ids, &problem)) {
+    check_refusal(&problem, valid);
+    return;
+  }
+  REQUIRE(valid);
+  json_error_t error;
+  json_t *tree = load(text, length, &error);
+  REQUIRE(tree != NULL);
+  check_ids(ids, json_object_get(tree, "ids"));
+  json_decref(tree);
+  REQUIRE(id_list_count(ids) >= 1 && id_list_find_duplicate(ids) == SIZE_MAX);
+  id_list_free(ids);
+}
+
+static void read_settings(const char *text, size_t length, bool valid) {
+  struct settings_body body;
+  struct problem problem;
+  if (!body_parse_settings(text, length, &body, &problem)) {
+    check_refusal(&problem, valid);
+    return;
+  }
+  REQUIRE(valid);
+  json_error_t error;
+  json_t *tree = load(text, length, &error);
+  REQUIRE(tree != NULL);
+  REQUIRE((body.score != NULL) == (json_object_get(tree, "score") != NULL));
+  REQUIRE((body.normalization != NULL) == (json_object_get(tree, "normalization") != NULL));
+  REQUIRE(body.has_ttl == (json_object_get(tree, "ttl_seconds") != NULL));
+  json_decref(tree);
+  REQUIRE(body.ttl_seconds >= 0 && isfinite(body.ttl_seconds));
+  settings_body_free(&body);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   if (size == 0) return 0;
   const char *text = (const char *)data + 1;
@@ -155,6 +214,15 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   switch (data[0]) {
   case 'm':
     read_memory(text, length, valid);
+    break;
+  case 'r':
+    read_rows(text, length, valid);
+    break;
+  case 'd':
+    read_removal(text, length, valid);
+    break;
+  case 'p':
+    read_settings(text, length, valid);
     break;
   case 'a':
     read_attend(ATTEND_AD_HOC, text, length, valid);

@@ -100,6 +100,7 @@ MALFORMED = {
     "no colon": (request(GET, b"nonsense"), None),
     "bare LF": (GET + b"\nHost: test\n\n", "invalid_request"),
     "one bare LF": (GET + b"\r\nHost: test\nX-A: a\r\n\r\n", "invalid_request"),
+    "bare LF, then a name of one byte": (GET + b"\r\nHost: test\r\nX-A: a\n:9\n\r\n", "invalid_request"),
     "no Host": (head(GET), "invalid_request"),
     "two Hosts": (head(GET, b"Host: a", b"Host: b"), "invalid_request"),
     "two equal Hosts": (head(GET, b"Host: a", b"Host: a"), "invalid_request"),

@@ -286,6 +286,10 @@ START_TEST(test_mistakes) {
       {{.arguments = {"--config"}}, {"--config needs a value"}},
       {{.arguments = {"--listen-port", "1\n2\x1b\xff"}}, {"1\\n2\\u001b\xEF\xBF\xBD"}},
       {{.arguments = {"--config=/nonexistent/x.json"}}, {"/nonexistent/x.json"}},
+      {{.arguments = {"--config=/nonexistent/\n\x1b\xff-x"}},
+       {"/nonexistent/?"
+        "?"
+        "?-x: "}},
       {{.arguments = {"--restore"}}, {"--restore needs a value"}},
       {{.arguments = {"--listen-address", "localhost"}},
        {"listen_address", "numeric", "\"localhost\""}},
