@@ -127,9 +127,14 @@ typedef struct attn_param_info {
   bool above_least;         /* ... or, when true, what it has to be greater than */
   double default_value;     /* NAN where `default_text` says how it is computed */
   const char *default_text; /* as documentation prints it; "" for required ones */
-  const char *shape;        /* of a tensor: "dq,dk", "h,dk", "h"; "" for numbers */
+  const char *shape;        /* of a tensor: "dq,dk", "h,dk", "h"; "" for numbers. dq is the
+                               query's dimension and dk the keys'; any other name is the
+                               score's own, and one name stands for one size */
   const char *help;
 } attn_param_info;
+
+/* No score and no normalization has more. */
+enum { ATTN_PARAMS_MAX = 6 };
 
 typedef struct attn_score_info {
   const char *name;          /* "scaled_dot" */
@@ -188,6 +193,11 @@ ATTN_PUBLIC attn_argument attn_score_get_argument(const attn_score *score, size_
 /* The dimension that queries need, given the keys'; 0 where the score's own
  * matrices do not fit keys of that dimension. */
 ATTN_PUBLIC size_t attn_score_query_dim(const attn_score *score, size_t key_dim);
+
+/* ATTN_BAD_SHAPE in that case, with the tensor at fault and how it differs. `fault` may be
+ * NULL. */
+ATTN_PUBLIC attn_status attn_score_check_keys(const attn_score *score, size_t key_dim,
+                                              attn_fault *fault);
 
 /* True where both stand for the same function (same name, same parameters). */
 ATTN_PUBLIC bool attn_score_equal(const attn_score *a, const attn_score *b);

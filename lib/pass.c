@@ -135,7 +135,7 @@ static void choose_cuts(struct pass *pass) {
   const size_t wanted = tasks < (double)workers ? larger((size_t)tasks, 1) : workers;
   const size_t each = smaller(divided_up(wanted, parts), count); /* workers of a part */
   /* entering a tile may be work, which is not to be done for each step */
-  const bool enters = !pass->plan->fast || pass->scorer.score->kind->base == BASE_ADDITIVE;
+  const bool enters = !pass->plan->fast || pass->scorer.score->maps.has_key;
   pass->run = !enters ? smaller(larger(RUN_ROWS / memory->tile_rows, 1), RUN_TILES) : 1;
   const size_t wide = larger(pass->run * memory->tile_rows, memory->value_dim);
   pass->tasks = larger(wanted, parts);

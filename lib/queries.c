@@ -1,8 +1,8 @@
 /* The query map: what can be done once per query is not done per pair.
  *
- *   bilinear    W^T q, so that the score is a product with the key
+ *   tensors     those that the score's entry names for the query (maps.c): W^T q of
+ *               bilinear, so that the score is a product with the key, Wq q of additive
  *   cosine      |q|; in float32 also q / |q|. The keys' norms are applied per tile
- *   additive    Wq q
  *
  * On the float32 path scale and 1/temperature are multiplied in as well. The
  * float64 path applies them afterwards (lib/score.c), because a temperature of
@@ -16,33 +16,45 @@
 #include "kernels.h"
 #include "pool.h"
 
-/* The matrix that maps a query, transposed or not, as cblas wants it told. */
-struct projection {
-  const float *matrix;
-  size_t rows, cols;
-  CBLAS_TRANSPOSE transpose; /* of the right factor in Q * op(matrix) */
+/* Rows of float64, one for each query. */
+struct rows {
+  double *numbers;
+  size_t count, dim;
 };
 
-static struct projection projection_of(const attn_score *score) {
-  const struct attn_params *params = &score->params;
-  return (struct projection){.matrix = params->tensor[0],
-                             .rows = params->rows[0],
-                             .cols = params->cols[0],
-                             .transpose =
-                                 score->kind->base == BASE_ADDITIVE ? CblasTrans : CblasNoTrans};
+static void multiply_by(const struct attn_map_step *step, struct rows *queries) {
+  for (size_t q = 0; q < queries->count; q++)
+    for (size_t i = 0; i < queries->dim; i++)
+      queries->numbers[q * queries->dim + i] *= (double)step->tensor[i];
 }
 
-/* exact = queries * op(matrix), in float64: queries are few, and an error made
- * here would be met again by every key. */
-static attn_status project(struct attn_queries *mapped, struct attn_room *room,
-                           const struct projection *by, const double *given, size_t query_dim) {
-  double *matrix = attn_room_take(room, attn_size_times(by->rows, by->cols), sizeof *matrix);
-  if (!matrix) return ATTN_NO_MEMORY;
-  attn_kernels()->row_widen(matrix, by->matrix, by->rows * by->cols);
-  cblas_dgemm(CblasRowMajor, CblasNoTrans, by->transpose, (blasint)mapped->count,
-              (blasint)mapped->dim, (blasint)query_dim, 1.0, given, (blasint)query_dim, matrix,
-              (blasint)by->cols, 0.0, mapped->exact, (blasint)mapped->dim);
+/* queries * op(matrix), in float64: queries are few, and an error made here would be met
+ * again by every key. */
+static attn_status project(const struct attn_map_step *step, struct attn_room *room,
+                           struct rows *queries) {
+  const size_t dim = attn_map_out(step, queries->dim), numbers = step->rows * step->cols;
+  double *matrix = attn_room_take(room, numbers, sizeof *matrix);
+  double *made = attn_room_take(room, attn_size_times(queries->count, dim), sizeof *made);
+  if (!matrix || !made) return ATTN_NO_MEMORY;
+  attn_kernels()->row_widen(matrix, step->tensor, numbers);
+  cblas_dgemm(CblasRowMajor, CblasNoTrans, step->op == MAP_FROM_RIGHT ? CblasTrans : CblasNoTrans,
+              (blasint)queries->count, (blasint)dim, (blasint)queries->dim, 1.0, queries->numbers,
+              (blasint)queries->dim, matrix, (blasint)step->cols, 0.0, made, (blasint)dim);
+  *queries = (struct rows){made, queries->count, dim};
   return ATTN_OK;
+}
+
+static attn_status apply_maps(const struct attn_maps *maps, struct attn_room *room,
+                              struct rows *queries) {
+  attn_status status = ATTN_OK;
+  for (size_t s = 0; s < maps->query_steps && status == ATTN_OK; s++) {
+    const struct attn_map_step *step = &maps->query[s];
+    if (step->op == MAP_TIMES)
+      multiply_by(step, queries);
+    else
+      status = project(step, room, queries);
+  }
+  return status;
 }
 
 static double norm_of(const double *row, size_t dim) {
@@ -74,7 +86,7 @@ struct mapping {
   const float *queries;
   double *given; /* in float64: all of them, or one row for each slice */
   size_t query_dim, slices;
-  bool all, projected;
+  bool all, mapped_by_tensors;
   double coefficient;
 };
 
@@ -83,7 +95,8 @@ static void map_query(const struct mapping *mapping, size_t q, double *row) {
   const struct attn_query_map *map = mapping->map;
   struct attn_queries *mapped = mapping->mapped;
   const size_t dim = mapped->dim;
-  if (!mapping->projected) kernels->row_widen(row, mapping->queries + mapped->which[q] * dim, dim);
+  if (!mapping->mapped_by_tensors)
+    kernels->row_widen(row, mapping->queries + mapped->which[q] * dim, dim);
   mapped->norms[q] = norm_of(row, dim);
   if (!map->fast) return;
   const double factor = factor_of(map, mapping->coefficient, mapped->norms[q]);
@@ -104,18 +117,18 @@ static void map_slice(void *argument, size_t slice) {
 attn_status attn_queries_map(struct attn_queries *mapped, struct attn_room *room,
                              const struct attn_query_map *map, const float *queries,
                              const size_t *which, size_t count) {
-  const struct projection by = projection_of(map->score);
+  const struct attn_maps *maps = &map->score->maps;
   const size_t query_dim = map->query_dim;
-  *mapped = (struct attn_queries){.count = count, .dim = query_dim, .which = which};
-  if (by.matrix) mapped->dim = by.transpose == CblasTrans ? by.rows : by.cols;
-  const size_t dim = mapped->dim, numbers = attn_size_times(count, dim);
+  const size_t dim = attn_score_mapped_dim(map->score, map->key_dim);
+  const size_t numbers = attn_size_times(count, dim);
+  *mapped = (struct attn_queries){.count = count, .dim = dim, .which = which};
   struct mapping mapping = {.mapped = mapped,
                             .map = map,
                             .queries = queries,
                             .query_dim = query_dim,
                             .slices = numbers >= MAP_LEAST ? ATTN_SLICES : 1,
-                            .all = map->exact || by.matrix,
-                            .projected = by.matrix,
+                            .all = map->exact || maps->query_steps > 0,
+                            .mapped_by_tensors = maps->query_steps > 0,
                             .coefficient = coefficient_of(map)};
   const size_t rows = mapping.all ? count : mapping.slices;
   mapping.given = attn_room_take(room, attn_size_times(rows, query_dim), sizeof *mapping.given);
@@ -127,14 +140,14 @@ attn_status attn_queries_map(struct attn_queries *mapped, struct attn_room *room
     if (!mapped->fast || !mapped->reach) return ATTN_NO_MEMORY;
   }
   mapped->exact = mapping.all ? mapping.given : NULL;
-  if (by.matrix) {
+  if (maps->query_steps > 0) {
+    struct rows given = {mapping.given, count, query_dim};
     for (size_t q = 0; q < count; q++)
-      attn_kernels()->row_widen(mapping.given + q * query_dim, queries + which[q] * query_dim,
+      attn_kernels()->row_widen(given.numbers + q * query_dim, queries + which[q] * query_dim,
                                 query_dim);
-    mapped->exact = attn_room_take(room, numbers, sizeof *mapped->exact);
-    if (!mapped->exact) return ATTN_NO_MEMORY;
-    const attn_status status = project(mapped, room, &by, mapping.given, query_dim);
+    const attn_status status = apply_maps(maps, room, &given);
     if (status != ATTN_OK) return status;
+    mapped->exact = given.numbers;
   }
   attn_pool_run(room->pool, mapping.slices, map_slice, &mapping);
   return ATTN_OK;
