@@ -25,14 +25,12 @@ struct asking {
   attn_snapshot *snapshot;
   attn_score *score;
   attn_normalization *normalization;
+  void *arrays; /* of the answer */
 };
 
 static void asking_free(struct asking *asking) {
   if (!asking) return;
-  free(asking->question.request.outputs);
-  free(asking->question.request.weights);
-  free(asking->question.request.largest);
-  free(asking->question.request.largest_count);
+  free(asking->arrays);
   attn_snapshot_free(asking->snapshot);
   attn_score_free(asking->score);
   attn_normalization_free(asking->normalization);
@@ -65,58 +63,47 @@ static bool check_shapes(const struct asking *asking, struct http_reply *reply) 
   return false;
 }
 
-/* `count` x `each` items of `size` bytes, held against the limit of a reply:
- * each of them takes at least that many bytes of text. */
-static void *allocate(const struct api *api, size_t count, size_t each, size_t size,
-                      size_t text_bytes, struct http_reply *reply) {
-  size_t total, text, bytes;
-  if (__builtin_mul_overflow(count, each, &total) ||
-      __builtin_mul_overflow(total, text_bytes, &text) || text > api->max_reply_bytes ||
-      __builtin_mul_overflow(total, size, &bytes)) {
-    api_problem(reply, PROBLEM_REPLY_TOO_LARGE, "",
-                "%zu x %zu numbers are more than a reply of at most %zu bytes can hold; send fewer "
-                "queries, or ask for weights \"none\" or {\"top\": K}",
-                count, each, api->max_reply_bytes);
-    return NULL;
-  }
-  void *memory = malloc(bytes);
-  if (!memory)
-    api_problem(reply, PROBLEM_OUT_OF_MEMORY, "", "there is not enough memory for the reply");
-  return memory;
+/* Whether so many items for each query may fit a reply: each takes at least that many bytes
+ * of text. */
+static bool fits(const struct api *api, size_t count, size_t each, size_t text_bytes,
+                 struct http_reply *reply) {
+  size_t text;
+  if (!__builtin_mul_overflow(count, each, &text) &&
+      !__builtin_mul_overflow(text, text_bytes, &text) && text <= api->max_reply_bytes)
+    return true;
+  api_problem(reply, PROBLEM_REPLY_TOO_LARGE, "",
+              "%zu x %zu numbers are more than a reply of at most %zu bytes can hold; send fewer "
+              "queries, or ask for weights \"none\" or {\"top\": K}",
+              count, each, api->max_reply_bytes);
+  return false;
 }
 
 static bool make_room(struct asking *asking, struct http_reply *reply) {
   enum { DIGIT_AND_COMMA = 2, SHORTEST_ENTRY = 22 /* {"row":0,"weight":0.5} */ };
   const struct api *api = asking->api;
-  attn_request *request = &asking->question.request;
-  const size_t count = request->query_count, rows = attn_snapshot_rows(asking->snapshot);
-  request->outputs = allocate(api, count, attn_snapshot_value_dim(asking->snapshot), sizeof(float),
-                              DIGIT_AND_COMMA, reply);
-  if (!request->outputs) return false;
-  if (request->weights_mode == ATTN_WEIGHTS_FULL) {
-    request->weights = allocate(api, count, rows, sizeof(float), DIGIT_AND_COMMA, reply);
-    return request->weights != NULL;
+  attn_result *result = &asking->question.result;
+  const size_t count = result->query_count;
+  if (!fits(api, count, result->value_dim, DIGIT_AND_COMMA, reply) ||
+      !fits(api, count, result->rows, DIGIT_AND_COMMA, reply) ||
+      !fits(api, count, result->top, SHORTEST_ENTRY, reply))
+    return false;
+  asking->arrays = malloc(attn_result_bytes(result));
+  if (!asking->arrays) {
+    api_problem(reply, PROBLEM_OUT_OF_MEMORY, "", "there is not enough memory for the reply");
+    return false;
   }
-  if (request->weights_mode == ATTN_WEIGHTS_TOP) {
-    const size_t most = request->top < rows ? request->top : rows;
-    request->largest = allocate(api, count, most, sizeof(attn_weight), SHORTEST_ENTRY, reply);
-    if (!request->largest) return false;
-    request->largest_count = allocate(api, count, 1, sizeof(size_t), DIGIT_AND_COMMA, reply);
-    return request->largest_count != NULL;
-  }
+  attn_result_place(result, asking->arrays);
   return true;
 }
 
 static void write_largest(struct json_writer *writer, const struct asking *asking) {
-  const attn_request *request = &asking->question.request;
+  const attn_result *result = &asking->question.result;
   const struct row_tags *tags = asking->memory ? asking->memory->tags : NULL;
-  const size_t rows = attn_snapshot_rows(asking->snapshot);
-  const size_t room = request->top < rows ? request->top : rows;
   json_open_array(writer);
-  for (size_t q = 0; q < request->query_count; q++) {
+  for (size_t q = 0; q < result->query_count; q++) {
     json_open_array(writer);
-    for (size_t i = 0; i < request->largest_count[q]; i++) {
-      const attn_weight *weight = &request->largest[q * room + i];
+    for (size_t i = 0; i < result->largest_count[q]; i++) {
+      const attn_weight *weight = &result->largest[q * result->top + i];
       json_open_object(writer);
       json_name(writer, "row");
       json_integer(writer, (int64_t)weight->row);
@@ -145,10 +132,8 @@ static void write_memory(struct json_writer *writer, const struct asking *asking
 
 /* Outputs and full weights as tensors; what is no matrix goes into the note. */
 static void write_tensors(const struct asking *asking, struct http_reply *reply) {
-  const attn_request *request = &asking->question.request;
-  const size_t count = request->query_count, rows = attn_snapshot_rows(asking->snapshot);
-  const size_t dim = attn_snapshot_value_dim(asking->snapshot);
-  const bool full = request->weights_mode == ATTN_WEIGHTS_FULL;
+  const attn_result *result = &asking->question.result;
+  const size_t count = result->query_count, rows = result->rows, dim = result->value_dim;
   const struct tensor_outline tensors[] = {{"outputs", 2, {count, dim}},
                                            {"weights", 2, {count, rows}}};
   struct buffer note;
@@ -158,20 +143,20 @@ static void write_tensors(const struct asking *asking, struct http_reply *reply)
   json_begin(&writer, &note);
   json_open_object(&writer);
   write_memory(&writer, asking);
-  if (request->weights_mode == ATTN_WEIGHTS_TOP) {
+  if (result->top > 0) {
     json_name(&writer, "weights");
     write_largest(&writer, asking);
   }
   json_close_object(&writer);
   const struct tensors_note notes[] = {{TENSORS_REPLY, note.data, note.length}};
   const struct tensors_outline outline = {
-      .tensors = tensors, .tensor_count = full ? 2 : 1, .notes = notes, .note_count = 1};
+      .tensors = tensors, .tensor_count = rows > 0 ? 2 : 1, .notes = notes, .note_count = 1};
   if (note.status != BUFFER_OK)
     reply->body.status = note.status;
   else if (!tensors_write_header(&reply->body, &outline, NULL) && reply->body.status == BUFFER_OK)
     reply->body.status = BUFFER_FULL; /* the header itself is too long */
-  buffer_append(&reply->body, request->outputs, count * dim * sizeof(float));
-  if (full) buffer_append(&reply->body, request->weights, count * rows * sizeof(float));
+  buffer_append(&reply->body, result->outputs, count * dim * sizeof(float));
+  if (rows > 0) buffer_append(&reply->body, result->weights, count * rows * sizeof(float));
   buffer_free(&note);
   reply->content_type = HTTP_TENSORS_TYPE;
   api_finish(asking->api, reply);
@@ -180,13 +165,14 @@ static void write_tensors(const struct asking *asking, struct http_reply *reply)
 /* Room for the outputs, so that their buffer needn't grow and move. */
 static void reserve_outputs(const struct asking *asking, struct buffer *body) {
   enum { TEXT_AROUND = 512, NUMBER_AND_COMMA = 12 };
-  const size_t dim = attn_snapshot_value_dim(asking->snapshot);
-  const size_t room = asking->question.request.query_count * dim * NUMBER_AND_COMMA + TEXT_AROUND;
+  const attn_result *result = &asking->question.result;
+  const size_t numbers = result->query_count * result->value_dim;
+  const size_t room = numbers * NUMBER_AND_COMMA + TEXT_AROUND;
   if (room < body->limit) buffer_reserve(body, room); /* beyond it the buffer would fail */
 }
 
 static void write_json(const struct asking *asking, struct http_reply *reply) {
-  const attn_request *request = &asking->question.request;
+  const attn_result *result = &asking->question.result;
   struct json_writer writer;
   reply->body.limit = asking->api->max_reply_bytes;
   reserve_outputs(asking, &reply->body);
@@ -194,13 +180,11 @@ static void write_json(const struct asking *asking, struct http_reply *reply) {
   json_open_object(&writer);
   write_memory(&writer, asking);
   json_name(&writer, "outputs");
-  json_matrix(&writer, request->outputs, request->query_count,
-              attn_snapshot_value_dim(asking->snapshot));
-  if (request->weights_mode == ATTN_WEIGHTS_FULL) {
+  json_matrix(&writer, result->outputs, result->query_count, result->value_dim);
+  if (result->rows > 0) {
     json_name(&writer, "weights");
-    json_matrix(&writer, request->weights, request->query_count,
-                attn_snapshot_rows(asking->snapshot));
-  } else if (request->weights_mode == ATTN_WEIGHTS_TOP) {
+    json_matrix(&writer, result->weights, result->query_count, result->rows);
+  } else if (result->top > 0) {
     json_name(&writer, "weights");
     write_largest(&writer, asking);
   }
@@ -219,7 +203,7 @@ static void write_failure(const struct asking *asking, struct http_reply *reply)
   } else if (question->status == ATTN_NOT_REPRESENTABLE) {
     api_problem(reply, PROBLEM_NOT_REPRESENTABLE, "",
                 "the answer to query %zu has a number beyond the range of float32",
-                question->fault_query);
+                question->result.fault_query);
   } else {
     problem_set_status(&problem, question->status, "");
     http_reply_problem(reply, &problem);
@@ -283,6 +267,7 @@ static void ask(struct asking *asking) {
                                        .deadline = asking->http->began + timeout,
                                        .abandoned = is_abandoned,
                                        .done = answered};
+  asking->question.result = attn_result_for(asking->snapshot, &asking->question.request);
   if (!make_room(asking, reply)) goto refused;
   if (asking->http->put_off)
     put_off(asking);

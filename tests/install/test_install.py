@@ -58,9 +58,11 @@ int main(void) {
   if (status == ATTN_OK) {
     attn_request request = {.queries = &query, .query_count = 1, .query_dim = 1,
                             .score = score, .normalization = norm,
-                            .weights_mode = ATTN_WEIGHTS_FULL,
-                            .outputs = &output, .weights = weights};
-    status = attn_attend(memory, &request, NULL);
+                            .weights_mode = ATTN_WEIGHTS_FULL};
+    attn_result result = attn_result_for(memory, &request);
+    result.outputs = &output;
+    result.weights = weights;
+    status = attn_attend(memory, &request, &result, NULL);
   }
   printf("%s %d %.4f %.4f %.4f\\n", attn_version(), (int)status, output, weights[0], weights[1]);
   attn_normalization_free(norm);

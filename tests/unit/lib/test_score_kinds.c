@@ -436,10 +436,11 @@ static void check_norm(const struct subject *it, const char *norm, size_t kept,
                                 .query_dim = it->dim.dq,
                                 .score = it->score,
                                 .normalization = made,
-                                .weights_mode = ATTN_WEIGHTS_FULL,
-                                .outputs = outputs,
-                                .weights = weights};
-  CHECK_STATUS(ATTN_OK, attn_attend(it->memory, &request, pool));
+                                .weights_mode = ATTN_WEIGHTS_FULL};
+  attn_result result = attn_result_for(it->memory, &request);
+  result.outputs = outputs;
+  result.weights = weights;
+  CHECK_STATUS(ATTN_OK, attn_attend(it->memory, &request, &result, pool));
   for (size_t q = 0; q < it->query_count; q++)
     check_query(it, norm, kept, q, outputs + q * VALUE_DIM, weights + q * rows);
   floats_free(outputs);
@@ -624,13 +625,11 @@ START_TEST(test_keys_that_do_not_fit) {
   float *query = must_alloc(4096, sizeof *query), output[VALUE_DIM];
   CHECK_STATUS(ATTN_OK, attn_score_create_kind(&score, &diagonal, &vector, 1, NULL));
   CHECK_STATUS(ATTN_OK, attn_normalization_create(&norm, "softmax", NULL, 0, NULL));
-  const attn_request request = {.queries = query,
-                                .query_count = 1,
-                                .query_dim = 4096,
-                                .score = score,
-                                .normalization = norm,
-                                .outputs = output};
-  CHECK_STATUS(ATTN_BAD_SHAPE, attn_attend(memory, &request, NULL));
+  const attn_request request = {
+      .queries = query, .query_count = 1, .query_dim = 4096, .score = score, .normalization = norm};
+  attn_result result = attn_result_for(memory, &request);
+  result.outputs = output;
+  CHECK_STATUS(ATTN_BAD_SHAPE, attn_attend(memory, &request, &result, NULL));
   free(query);
   attn_snapshot_free(memory);
   attn_score_free(score);
