@@ -220,7 +220,7 @@ static void answered(struct question *question) {
     metrics_add(metrics, METRIC_QUERIES, (int64_t)queries);
     metrics_add(metrics, METRIC_SCORES, (int64_t)(queries * attn_snapshot_rows(asking->snapshot)));
     metrics_add(metrics, METRIC_BATCHED, question->companions > 0);
-    if (asking->http->wants_tensors)
+    if (asking->http->reply_media == &http_tensors)
       write_tensors(asking, reply);
     else
       write_json(asking, reply);
@@ -348,7 +348,7 @@ double api_attend_ad_hoc_cost(void *context, const struct http_request *request)
 
 static bool parse(enum attend_kind kind, const struct http_request *request,
                   struct attend_body *body, struct problem *problem) {
-  if (request->body_media == HTTP_TENSORS)
+  if (request->body_media == &http_tensors)
     return tensor_body_parse_attend(kind, request->body, request->body_length, body, problem);
   return body_parse_attend(kind, request->body, request->body_length, body, problem);
 }
