@@ -195,8 +195,8 @@ ATTN_PUBLIC attn_argument attn_score_get_argument(const attn_score *score, size_
  * matrices do not fit keys of that dimension. */
 ATTN_PUBLIC size_t attn_score_query_dim(const attn_score *score, size_t key_dim);
 
-/* ATTN_BAD_SHAPE in that case, with the tensor at fault and how it differs. `fault` may be
- * NULL. */
+/* Whether the score's tensors fit keys of that dimension: if not, ATTN_BAD_SHAPE, and `fault`,
+ * unless it is NULL, names the tensor and says how it differs. */
 ATTN_PUBLIC attn_status attn_score_check_keys(const attn_score *score, size_t key_dim,
                                               attn_fault *fault);
 
