@@ -317,10 +317,11 @@ const attn_score_info *attn_score_get_info(const attn_score *score) {
 
 void attn_score_numbers(const attn_score *score, size_t key_dim, double *numbers) {
   const struct score_kind *kind = score->kind;
-  memcpy(numbers, score->params.number, sizeof score->params.number);
-  for (size_t i = 0; kind->computed_default && i < kind->info.param_count; i++)
-    if (isnan(numbers[i]) && !kind->info.params[i].required)
-      numbers[i] = kind->computed_default(i, key_dim);
+  for (size_t i = 0; i < kind->info.param_count; i++) {
+    const double number = score->params.number[i];
+    const bool computed = isnan(number) && !kind->info.params[i].required;
+    numbers[i] = computed ? kind->computed_default(i, key_dim) : number;
+  }
 }
 
 attn_argument attn_score_get_argument(const attn_score *score, size_t index, size_t key_dim) {

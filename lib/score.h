@@ -59,7 +59,7 @@ struct attn_score {
 attn_status attn_score_create_kind(attn_score **score, const struct score_kind *kind,
                                    const attn_argument *args, size_t count, attn_fault *fault);
 
-/* The numbers in force for keys of that dimension: ATTN_PARAMS_MAX of them. */
+/* The numbers in force for keys of that dimension, one for each parameter. */
 void attn_score_numbers(const attn_score *score, size_t key_dim, double *numbers);
 
 /* Numbers of a query, and of a key, when they meet. */
