@@ -17,9 +17,8 @@ static size_t number_of(const struct attn_answering *answering, size_t q) {
  * negative weights, and are left out like every row of weight 0. */
 static void answer_largest(const struct attn_answering *answering, size_t q,
                            struct attn_candidate *items, size_t count, size_t others) {
-  const attn_request *request = answering->plan->request;
-  const size_t rows = answering->plan->memory->rows, query = number_of(answering, q);
-  const size_t room = request->top < rows ? request->top : rows;
+  const attn_result *result = answering->plan->result;
+  const size_t query = number_of(answering, q), room = result->top;
   attn_candidates_order(items, count);
   size_t kept = 0, place = 0;
   for (size_t i = 0; i < count; i++, place++) {
@@ -29,17 +28,17 @@ static void answer_largest(const struct attn_answering *answering, size_t q,
     }
     if (place >= room) break;
     if ((float)items[i].weight != 0)
-      request->largest[query * room + kept++] =
+      result->largest[query * room + kept++] =
           (attn_weight){.row = items[i].row, .weight = (float)items[i].weight};
   }
-  request->largest_count[query] = kept;
+  result->largest_count[query] = kept;
 }
 
 static attn_status answer_outputs(const struct attn_answering *answering, size_t q,
                                   const double *sums, double factor) {
   const struct attn_kernels *kernels = attn_kernels();
   const size_t dim = answering->plan->memory->value_dim;
-  float *outputs = answering->plan->request->outputs + number_of(answering, q) * dim;
+  float *outputs = answering->plan->result->outputs + number_of(answering, q) * dim;
   kernels->row_narrow(outputs, sums, dim, factor);
   return kernels->all_finite(outputs, dim) ? ATTN_OK : ATTN_NOT_REPRESENTABLE;
 }
@@ -94,7 +93,7 @@ static attn_status gather(const struct attn_answering *answering, struct attn_ro
 static attn_status scatter(const struct attn_answering *answering, size_t q,
                            const struct attn_selection *selection) {
   const size_t rows = answering->plan->memory->rows;
-  float *weights = answering->plan->request->weights + number_of(answering, q) * rows;
+  float *weights = answering->plan->result->weights + number_of(answering, q) * rows;
   bool finite = true;
   memset(weights, 0, rows * sizeof *weights);
   for (size_t c = 0; c < selection->count; c++) {
@@ -108,7 +107,6 @@ static attn_status scatter(const struct attn_answering *answering, size_t q,
 attn_status attn_answer_selection(const struct attn_answering *answering, size_t q,
                                   struct attn_selection *selection) {
   const struct attn_pass_plan *plan = answering->plan;
-  const attn_request *request = plan->request;
   struct attn_room room = attn_room_enter(plan->pool, 0);
   attn_status status = ATTN_OK;
   if (plan->fast) {
@@ -117,12 +115,11 @@ attn_status attn_answer_selection(const struct attn_answering *answering, size_t
   }
   if (status == ATTN_OK) {
     attn_selection_sort(selection);
-    attn_selection_weigh(selection, request->normalization, plan->combination.log);
+    attn_selection_weigh(selection, plan->request->normalization, plan->combination.log);
     status = gather(answering, &room, q, selection);
   }
-  if (status == ATTN_OK && request->weights_mode == ATTN_WEIGHTS_FULL)
-    status = scatter(answering, q, selection);
-  if (status == ATTN_OK && request->weights_mode == ATTN_WEIGHTS_TOP)
+  if (status == ATTN_OK && plan->result->rows > 0) status = scatter(answering, q, selection);
+  if (status == ATTN_OK && plan->result->top > 0)
     answer_largest(answering, q, selection->items, selection->count,
                    plan->memory->rows - selection->count);
   attn_room_leave(&room);
@@ -149,7 +146,7 @@ attn_status attn_answer_fold(const struct attn_answering *answering, size_t q,
   const double factor = attn_fold_factor(fold, fold_plan, q, fold_plan->soft ? fold->max[q] : 1);
   const double *sums = fold->outputs + q * fold_plan->value_dim;
   const attn_status status = answer_outputs(answering, q, sums, factor);
-  if (status == ATTN_OK && answering->plan->request->weights_mode == ATTN_WEIGHTS_TOP)
+  if (status == ATTN_OK && answering->plan->result->top > 0)
     answer_fold_largest(answering, q, fold);
   return status;
 }

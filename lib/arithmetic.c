@@ -45,22 +45,29 @@
 #define TANH_ERROR 2e-7
 #define UNDERFLOW  1e-36
 
-/* The longest row of w_k, times the longest key, and |v|. */
-static void measure_additive(struct attn_arithmetic *arithmetic, const struct attn_params *params) {
-  const size_t hidden = params->rows[1], dim = params->cols[1];
+/* The longest row of the key's matrix, times the longest key, and |v|. */
+static void measure_additive(struct attn_arithmetic *arithmetic, const struct attn_maps *maps) {
+  const struct attn_map_step *step = &maps->key;
   double longest = 0, v = 0;
-  for (size_t h = 0; h < hidden; h++) {
+  for (size_t h = 0; h < step->rows; h++) {
     double row = 0;
-    for (size_t i = 0; i < dim; i++) {
-      const double w = (double)params->tensor[1][h * dim + i];
+    for (size_t i = 0; i < step->cols; i++) {
+      const double w = (double)step->tensor[h * step->cols + i];
       row += w * w;
     }
     longest = fmax(longest, row);
-    v += (double)params->tensor[2][h] * (double)params->tensor[2][h];
+    v += (double)maps->unit_weights[h] * (double)maps->unit_weights[h];
   }
-  arithmetic->hidden = (double)hidden;
+  arithmetic->hidden = (double)step->rows;
   arithmetic->hidden_keys = sqrt(longest) * arithmetic->max_norm;
   arithmetic->hidden_sum = sqrt(v);
+}
+
+/* Mapped keys are there in float32 for additive alone, whose matrix meets them as queries do.
+ * And a mapped query is rounded, which a distance from a key close to it does not forgive. */
+static bool maps_are_served(enum score_base base, const struct attn_maps *maps) {
+  if (base == BASE_ADDITIVE) return maps->has_key && maps->key.op == MAP_FROM_RIGHT;
+  return !maps->has_key && (base != BASE_DISTANCE || maps->query_steps == 0);
 }
 
 struct attn_arithmetic attn_arithmetic_of(const attn_snapshot *memory, const attn_score *score,
@@ -75,13 +82,14 @@ struct attn_arithmetic attn_arithmetic_of(const attn_snapshot *memory, const att
       .min_norm = extent->min_norm,
       .error = (CHUNK + (double)memory->key_dim / CHUNK + OTHER_STEPS) * ROUNDING};
   arithmetic.possible = (combination->soft || combination->select) && arithmetic.shape != FAST_NO &&
+                        maps_are_served(kind->base, &score->maps) &&
                         extent->max_norm <= NORM_LIMIT && extent->max_value <= VALUE_LIMIT;
   if (!arithmetic.possible) return arithmetic;
   double numbers[ATTN_PARAMS_MAX];
   attn_score_numbers(score, memory->key_dim, numbers);
   arithmetic.coefficient = fabs(kind->coefficient(numbers, combination->log)) *
                            (combination->select ? 1 : combination->beta);
-  if (kind->base == BASE_ADDITIVE) measure_additive(&arithmetic, &score->params);
+  if (kind->base == BASE_ADDITIVE) measure_additive(&arithmetic, &score->maps);
   return arithmetic;
 }
 

@@ -21,8 +21,8 @@ struct attn_arithmetic {
   double coefficient; /* |c|, with beta in it where the scores have it */
   double max_norm, min_norm;
   double error;       /* of a product of unit vectors, or relative of a distance^2 */
-  double hidden;      /* additive: h, ... */
-  double hidden_keys; /* ... the largest |w_k k| of a unit ... */
+  double hidden;      /* additive: units, ... */
+  double hidden_keys; /* ... the largest |mapped key| of a unit ... */
   double hidden_sum;  /* ... and |v| */
 };
 

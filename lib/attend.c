@@ -8,6 +8,7 @@
 
 #include "arithmetic.h"
 #include "pass.h"
+#include "result.h"
 
 /* Queries under way together: their states (and, for sparse rules on equal
  * scores, their candidates) are held to about this many float64 per worker. */
@@ -101,38 +102,45 @@ static size_t block_queries(const struct attn_pass_plan *plan) {
     const attn_normalization *norm = request->normalization;
     state = norm->kind->rule == RULE_HARDMAX ? 1 : norm->top_k > 0 ? norm->top_k : rows;
   }
-  if (request->weights_mode == ATTN_WEIGHTS_TOP && request->top > state) state = request->top;
+  if (plan->result->top > state) state = plan->result->top;
   if (state > rows && rows > plan->memory->value_dim) state = rows;
   const size_t fitting = STATE_NUMBERS / state;
   return fitting < 1 ? 1 : fitting < BLOCK_QUERIES ? fitting : BLOCK_QUERIES;
 }
 
-static attn_status check(const attn_snapshot *memory, const attn_request *request) {
-  if (!memory || !request || !request->queries || !request->score || !request->normalization ||
-      !request->outputs || request->query_count < 1)
+static attn_status check_queries(const attn_request *request, attn_result *result) {
+  const size_t dim = request->query_dim;
+  if (attn_kernels()->all_finite(request->queries, request->query_count * dim)) return ATTN_OK;
+  size_t q = 0;
+  while (q + 1 < request->query_count &&
+         attn_kernels()->all_finite(request->queries + q * dim, dim))
+    q++;
+  result->fault_query = q;
+  return ATTN_NOT_FINITE;
+}
+
+static attn_status check(const attn_snapshot *memory, const attn_request *request,
+                         attn_result *result) {
+  if (!memory || !request || !result || !request->queries || !request->score ||
+      !request->normalization || request->query_count < 1 || !attn_result_has_arrays(result))
     return ATTN_BAD_ARGUMENT;
-  if (request->weights_mode == ATTN_WEIGHTS_FULL && !request->weights) return ATTN_BAD_ARGUMENT;
-  if (request->weights_mode == ATTN_WEIGHTS_TOP &&
-      (request->top < 1 || !request->largest || !request->largest_count))
-    return ATTN_BAD_ARGUMENT;
+  if (request->weights_mode == ATTN_WEIGHTS_TOP && request->top < 1) return ATTN_BAD_ARGUMENT;
   const size_t dim = attn_score_query_dim(request->score, memory->key_dim);
   if (dim == 0 || dim != request->query_dim) return ATTN_BAD_SHAPE;
   if (memory->rows == 0) return ATTN_EMPTY_MEMORY;
-  if (attn_kernels()->all_finite(request->queries, request->query_count * dim)) return ATTN_OK;
-  for (size_t q = 0; q < request->query_count; q++)
-    if (!attn_kernels()->all_finite(request->queries + q * dim, dim)) {
-      if (request->fault_query) *request->fault_query = q;
-      return ATTN_NOT_FINITE;
-    }
-  return ATTN_OK;
+  const attn_result asked = attn_result_for(memory, request);
+  if (!attn_result_has_room(result, &asked)) return ATTN_BAD_SHAPE;
+  result->fault_query = ATTN_NO_QUERY;
+  return check_queries(request, result);
 }
 
 attn_status attn_attend(const attn_snapshot *snapshot, const attn_request *request,
-                        const attn_pool *pool) {
-  attn_status status = check(snapshot, request);
+                        attn_result *result, const attn_pool *pool) {
+  attn_status status = check(snapshot, request, result);
   if (status != ATTN_OK) return status;
   struct attn_pass_plan plan = {.memory = snapshot,
                                 .request = request,
+                                .result = result,
                                 .pool = pool,
                                 .parts = attn_pass_parts(snapshot, pool),
                                 .combination = combination_of(request, snapshot->rows)};

@@ -12,7 +12,8 @@
  *     attn_snapshot_append(&memory, empty, keys, values, rows);
  *     attn_score_create(&score, "gaussian", args, 1, &fault);
  *     attn_normalization_create(&norm, "sum", NULL, 0, &fault);
- *     attn_attend(memory, &request, NULL);          outputs and weights
+ *     attn_result_for(memory, &request);            room for the answer
+ *     attn_attend(memory, &request, &result, NULL); outputs and weights
  *
  * Rules that hold for the whole library:
  *
@@ -137,9 +138,14 @@ typedef struct attn_param_info {
   bool above_least;         /* ... or, when true, what it has to be greater than */
   double default_value;     /* NAN where `default_text` says how it is computed */
   const char *default_text; /* as documentation prints it; "" for required ones */
-  const char *shape;        /* of a tensor: "dq,dk", "h,dk", "h"; "" for numbers */
+  const char *shape;        /* of a tensor: "dq,dk", "h,dk", "h"; "" for numbers. dq is the
+                               query's dimension and dk the keys'; any other name is the
+                               score's own, and one name stands for one size */
   const char *help;
 } attn_param_info;
+
+/* No score and no normalization has more. */
+enum { ATTN_PARAMS_MAX = 6 };
 
 typedef struct attn_score_info {
   const char *name;          /* "scaled_dot" */
@@ -198,6 +204,11 @@ ATTN_PUBLIC attn_argument attn_score_get_argument(const attn_score *score, size_
 /* The dimension that queries need, given the keys'; 0 where the score's own
  * matrices do not fit keys of that dimension. */
 ATTN_PUBLIC size_t attn_score_query_dim(const attn_score *score, size_t key_dim);
+
+/* Whether the score's tensors fit keys of that dimension: if not, ATTN_BAD_SHAPE, and `fault`,
+ * unless it is NULL, names the tensor and says how it differs. */
+ATTN_PUBLIC attn_status attn_score_check_keys(const attn_score *score, size_t key_dim,
+                                              attn_fault *fault);
 
 /* True where both stand for the same function (same name, same parameters). */
 ATTN_PUBLIC bool attn_score_equal(const attn_score *a, const attn_score *b);
@@ -453,8 +464,8 @@ typedef struct attn_weight {
   float weight;
 } attn_weight;
 
-/* A batch of queries and the room for its answer. All pointers are the
- * caller's and must stay as they are until attn_attend() has returned. */
+/* A batch of queries and what is asked of it. All pointers are the caller's and must stay as
+ * they are until attn_attend() has returned. */
 typedef struct attn_request {
   const float *queries; /* query_count x query_dim */
   size_t query_count;   /* >= 1 */
@@ -464,26 +475,68 @@ typedef struct attn_request {
   attn_weights_mode weights_mode;
   size_t top; /* ATTN_WEIGHTS_TOP: how many, >= 1 */
 
-  float *outputs;        /* out: query_count x value_dim */
-  float *weights;        /* out, ATTN_WEIGHTS_FULL: query_count x rows */
-  attn_weight *largest;  /* out, ATTN_WEIGHTS_TOP: query_count x min(top, rows), largest
-                            weight first, the lower row first on a tie */
-  size_t *largest_count; /* out, ATTN_WEIGHTS_TOP: query_count; rows of weight 0 left out */
-
   bool (*cancelled)(void *context); /* NULL, or asked between tiles from any worker */
   void *cancel_context;
-  size_t *fault_query; /* NULL, or out: the query that was ATTN_NOT_REPRESENTABLE or
-                          ATTN_NOT_FINITE */
 } attn_request;
+
+/* An answer: arrays with so many items for each query, in the order of the queries. Arrays
+ * are the caller's, of the sizes that attn_result_for() says; those whose size is 0 were not
+ * asked for, and are not looked at. Either they are arrays that the caller has,
+ *
+ *     attn_result result = attn_result_for(memory, &request);
+ *     result.outputs = outputs;
+ *
+ * or all of them are placed in one piece of memory, which is then all there is to free:
+ *
+ *     void *arrays = malloc(attn_result_bytes(&result));
+ *     attn_result_place(&result, arrays);
+ *
+ * The struct itself is no more than sizes and pointers: it may be copied, and has nothing to
+ * be freed. */
+typedef struct attn_result {
+  size_t query_count;
+  size_t value_dim; /* of the memory */
+  size_t rows;      /* ATTN_WEIGHTS_FULL: of the memory; else 0 */
+  size_t top;       /* ATTN_WEIGHTS_TOP: the smaller one of top and rows; else 0 */
+
+  float *outputs;        /* query_count x value_dim */
+  float *weights;        /* query_count x rows */
+  attn_weight *largest;  /* query_count x top, the largest weight first, the lower row first on a
+                            tie */
+  size_t *largest_count; /* query_count, with `top`: how many there are, rows of weight 0 being
+                            left out */
+
+  size_t fault_query; /* the one that was ATTN_NOT_REPRESENTABLE or ATTN_NOT_FINITE, else
+                         ATTN_NO_QUERY */
+} attn_result;
+
+#define ATTN_NO_QUERY SIZE_MAX
+
+/* The sizes of the answer to that request; without arrays. */
+ATTN_PUBLIC attn_result attn_result_for(const attn_snapshot *snapshot, const attn_request *request);
+
+/* What its arrays take; SIZE_MAX if that is beyond what can be addressed. */
+ATTN_PUBLIC size_t attn_result_bytes(const attn_result *result);
+
+/* Makes the arrays parts of `memory`, which is at least that large and aligned as malloc()
+ * aligns; it remains the caller's. */
+ATTN_PUBLIC void attn_result_place(attn_result *result, void *memory);
+
+/* The part of an answer that belongs to queries first .. first + count - 1: a view of the same
+ * arrays. */
+ATTN_PUBLIC attn_result attn_result_slice(const attn_result *result, size_t first, size_t count);
+
+/* Copies what is in the arrays of an answer into those of another one of the same sizes. */
+ATTN_PUBLIC void attn_result_copy(attn_result *to, const attn_result *result);
 
 /* Computes the batch. `pool` may be NULL: then the calling thread does all.
  * A query for which no row has mass (every weight 0, or `sum` over a total of
- * 0) gets an output of zeros. ATTN_EMPTY_MEMORY, ATTN_BAD_SHAPE,
- * ATTN_BAD_ARGUMENT, ATTN_NO_MEMORY, ATTN_NOT_FINITE (a query is),
+ * 0) gets an output of zeros. ATTN_EMPTY_MEMORY, ATTN_BAD_SHAPE (also of the
+ * result), ATTN_BAD_ARGUMENT, ATTN_NO_MEMORY, ATTN_NOT_FINITE (a query is),
  * ATTN_NOT_REPRESENTABLE (an unnormalized weight or output beyond float32),
- * ATTN_CANCELLED. After a failure the out-parameters hold nothing of use. */
+ * ATTN_CANCELLED. After a failure the result's arrays hold nothing of use. */
 ATTN_PUBLIC attn_status attn_attend(const attn_snapshot *snapshot, const attn_request *request,
-                                    const attn_pool *pool);
+                                    attn_result *result, const attn_pool *pool);
 
 #ifdef __cplusplus
 }

@@ -2,7 +2,7 @@
  *
  * The invariant: a struct attn_params that attn_params_read() filled obeys its
  * table, so nobody checks a range a second time. What ties several parameters
- * together (the shapes of `additive`) is checked by the score that owns them. */
+ * together, the dimensions that tensors share, is checked in maps.c. */
 #include "params.h"
 
 #include <math.h>

@@ -5,8 +5,6 @@
 
 #include "attention.h"
 
-enum { ATTN_PARAMS_MAX = 3 };
-
 /* The values in force, by their index in the table. */
 struct attn_params {
   double number[ATTN_PARAMS_MAX]; /* NAN: "computed", see default_text */

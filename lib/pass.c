@@ -72,12 +72,12 @@ static void fail(struct pass *pass, attn_status status) {
   atomic_compare_exchange_strong(&pass->status, &expected, (int)status);
 }
 
-/* The first failure also says which query it was. */
+/* The first failure also says which query it was, if it is one of a query. */
 static void fail_query(struct pass *pass, attn_status status, size_t q) {
   int expected = ATTN_OK;
   if (atomic_compare_exchange_strong(&pass->status, &expected, (int)status) &&
-      pass->plan->request->fault_query)
-    *pass->plan->request->fault_query = pass->queries->which[q];
+      status == ATTN_NOT_REPRESENTABLE)
+    pass->plan->result->fault_query = pass->queries->which[q];
 }
 
 static attn_status status_of(struct pass *pass) {
@@ -128,7 +128,7 @@ static void choose_cuts(struct pass *pass) {
   const size_t wanted = tasks < (double)workers ? larger((size_t)tasks, 1) : workers;
   const size_t each = smaller(divided_up(wanted, parts), count); /* workers of a part */
   /* entering a tile may be work, which is not to be done for each step */
-  const bool enters = !pass->plan->fast || pass->scorer.score->kind->base == BASE_ADDITIVE;
+  const bool enters = !pass->plan->fast || pass->scorer.score->maps.has_key;
   pass->run = !enters ? smaller(larger(RUN_ROWS / memory->tile_rows, 1), RUN_TILES) : 1;
   const size_t wide = larger(pass->run * memory->tile_rows, memory->value_dim);
   pass->tasks = larger(wanted, parts);
@@ -410,8 +410,7 @@ static attn_status make_turns(struct pass *pass) {
   const struct attn_pass_plan *plan = pass->plan;
   const size_t steps = divided_up(pass->count, pass->step);
   /* a selection is offered candidates in the order of the rows */
-  const bool adds =
-      plan->fast && !plan->combination.select && plan->request->weights_mode != ATTN_WEIGHTS_TOP;
+  const bool adds = plan->fast && !plan->combination.select && plan->result->top == 0;
   const size_t together = adds ? 2 : 1;
   pass->turns = attn_room_take(plan->room, plan->parts, sizeof *pass->turns);
   if (!pass->turns) return ATTN_NO_MEMORY;
@@ -448,19 +447,17 @@ static attn_status prepare_selections(struct pass *pass) {
 
 static attn_status prepare_folds(struct pass *pass) {
   const struct attn_pass_plan *plan = pass->plan;
-  const attn_request *request = plan->request;
-  const bool top = request->weights_mode == ATTN_WEIGHTS_TOP;
   attn_status status = ATTN_OK;
-  pass->fold_plan = (struct attn_fold_plan){
-      .norm = request->normalization,
-      .kernels = pass->scorer.kernels,
-      .soft = plan->combination.soft,
-      .beta = plan->fast ? 1 : plan->combination.beta,
-      .value_dim = plan->memory->value_dim,
-      .rows = plan->memory->rows,
-      .top = top ? smaller(request->top, plan->memory->rows) : 0,
-      .weights = request->weights_mode == ATTN_WEIGHTS_FULL ? request->weights : NULL,
-      .tile_count = plan->tile_count};
+  pass->fold_plan =
+      (struct attn_fold_plan){.norm = plan->request->normalization,
+                              .kernels = pass->scorer.kernels,
+                              .soft = plan->combination.soft,
+                              .beta = plan->fast ? 1 : plan->combination.beta,
+                              .value_dim = plan->memory->value_dim,
+                              .rows = plan->memory->rows,
+                              .top = plan->result->top,
+                              .weights = plan->result->rows > 0 ? plan->result->weights : NULL,
+                              .tile_count = plan->tile_count};
   if (pass->fold_plan.weights) {
     pass->fold_plan.anchors =
         attn_room_take(plan->room, attn_size_times(pass->count, plan->tile_count), sizeof(double));

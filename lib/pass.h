@@ -11,6 +11,7 @@
 struct attn_pass_plan {
   const attn_snapshot *memory;
   const attn_request *request;
+  attn_result *result;
   const attn_pool *pool; /* may be NULL */
   struct attn_room *room;
   const struct attn_tile *tiles;

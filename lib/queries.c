@@ -1,8 +1,8 @@
 /* The query map: what can be done once per query is not done per pair.
  *
- *   bilinear    W^T q, so that the score is a product with the key
+ *   tensors     those that the score's entry names for the query (maps.c): W^T q of
+ *               bilinear, so that the score is a product with the key, Wq q of additive
  *   cosine      |q|; in float32 also q / |q|. The keys' norms are applied per tile
- *   additive    Wq q
  *
  * On the float32 path scale and 1/temperature are multiplied in as well. The
  * float64 path applies them afterwards (lib/score.c), because a temperature of
@@ -16,13 +16,44 @@
 #include "pool.h"
 #include "project.h"
 
+/* Rows of float64, one for each query. */
+struct rows {
+  double *numbers;
+  size_t count, dim;
+};
+
+static void multiply_by(const struct attn_map_step *step, struct rows *queries) {
+  for (size_t q = 0; q < queries->count; q++)
+    for (size_t i = 0; i < queries->dim; i++)
+      queries->numbers[q * queries->dim + i] *= (double)step->tensor[i];
+}
+
 /* In float64: queries are few, and an error made here would be met again by every key. */
-static struct attn_projection projection_of(const attn_score *score) {
-  const struct attn_params *params = &score->params;
-  return (struct attn_projection){.matrix = params->tensor[0],
-                                  .rows = params->rows[0],
-                                  .cols = params->cols[0],
-                                  .transposed = score->kind->base == BASE_ADDITIVE};
+static attn_status project(const struct attn_map_step *step, struct attn_room *room,
+                           struct rows *queries) {
+  const struct attn_projection by = {.matrix = step->tensor,
+                                     .rows = step->rows,
+                                     .cols = step->cols,
+                                     .transposed = step->op == MAP_FROM_RIGHT};
+  const size_t dim = attn_projection_outputs(&by);
+  double *made = attn_room_take(room, attn_size_times(queries->count, dim), sizeof *made);
+  if (!made) return ATTN_NO_MEMORY;
+  const attn_status status = attn_project(&by, room, queries->numbers, queries->count, made);
+  *queries = (struct rows){made, queries->count, dim};
+  return status;
+}
+
+static attn_status apply_maps(const struct attn_maps *maps, struct attn_room *room,
+                              struct rows *queries) {
+  attn_status status = ATTN_OK;
+  for (size_t s = 0; s < maps->query_steps && status == ATTN_OK; s++) {
+    const struct attn_map_step *step = &maps->query[s];
+    if (step->op == MAP_TIMES)
+      multiply_by(step, queries);
+    else
+      status = project(step, room, queries);
+  }
+  return status;
 }
 
 static double norm_of(const double *row, size_t dim) {
@@ -54,7 +85,7 @@ struct mapping {
   const float *queries;
   double *given; /* in float64: all of them, or one row for each slice */
   size_t query_dim, slices;
-  bool all, projected;
+  bool all, mapped_by_tensors;
   double coefficient;
 };
 
@@ -63,7 +94,8 @@ static void map_query(const struct mapping *mapping, size_t q, double *row) {
   const struct attn_query_map *map = mapping->map;
   struct attn_queries *mapped = mapping->mapped;
   const size_t dim = mapped->dim;
-  if (!mapping->projected) kernels->row_widen(row, mapping->queries + mapped->which[q] * dim, dim);
+  if (!mapping->mapped_by_tensors)
+    kernels->row_widen(row, mapping->queries + mapped->which[q] * dim, dim);
   mapped->norms[q] = norm_of(row, dim);
   if (!map->fast) return;
   const double factor = factor_of(map, mapping->coefficient, mapped->norms[q]);
@@ -84,18 +116,18 @@ static void map_slice(void *argument, size_t slice) {
 attn_status attn_queries_map(struct attn_queries *mapped, struct attn_room *room,
                              const struct attn_query_map *map, const float *queries,
                              const size_t *which, size_t count) {
-  const struct attn_projection by = projection_of(map->score);
+  const struct attn_maps *maps = &map->score->maps;
   const size_t query_dim = map->query_dim;
-  *mapped = (struct attn_queries){.count = count, .dim = query_dim, .which = which};
-  if (by.matrix) mapped->dim = attn_projection_outputs(&by);
-  const size_t dim = mapped->dim, numbers = attn_size_times(count, dim);
+  const size_t dim = attn_score_mapped_dim(map->score, map->key_dim);
+  const size_t numbers = attn_size_times(count, dim);
+  *mapped = (struct attn_queries){.count = count, .dim = dim, .which = which};
   struct mapping mapping = {.mapped = mapped,
                             .map = map,
                             .queries = queries,
                             .query_dim = query_dim,
                             .slices = numbers >= MAP_LEAST ? ATTN_SLICES : 1,
-                            .all = map->exact || by.matrix,
-                            .projected = by.matrix,
+                            .all = map->exact || maps->query_steps > 0,
+                            .mapped_by_tensors = maps->query_steps > 0,
                             .coefficient = coefficient_of(map)};
   const size_t rows = mapping.all ? count : mapping.slices;
   mapping.given = attn_room_take(room, attn_size_times(rows, query_dim), sizeof *mapping.given);
@@ -107,14 +139,14 @@ attn_status attn_queries_map(struct attn_queries *mapped, struct attn_room *room
     if (!mapped->fast || !mapped->reach) return ATTN_NO_MEMORY;
   }
   mapped->exact = mapping.all ? mapping.given : NULL;
-  if (by.matrix) {
+  if (maps->query_steps > 0) {
+    struct rows given = {mapping.given, count, query_dim};
     for (size_t q = 0; q < count; q++)
-      attn_kernels()->row_widen(mapping.given + q * query_dim, queries + which[q] * query_dim,
+      attn_kernels()->row_widen(given.numbers + q * query_dim, queries + which[q] * query_dim,
                                 query_dim);
-    mapped->exact = attn_room_take(room, numbers, sizeof *mapped->exact);
-    if (!mapped->exact) return ATTN_NO_MEMORY;
-    const attn_status status = attn_project(&by, room, mapping.given, count, mapped->exact);
+    const attn_status status = apply_maps(maps, room, &given);
     if (status != ATTN_OK) return status;
+    mapped->exact = given.numbers;
   }
   attn_pool_run(room->pool, mapping.slices, map_slice, &mapping);
   return ATTN_OK;

@@ -9,7 +9,7 @@
 /* Some queries of a request, ready for one of the two arithmetics. Their numbers
  * are in the room that they were mapped into. */
 struct attn_queries {
-  size_t count, dim;   /* dim: of the mapped queries, h for `additive` */
+  size_t count, dim;   /* dim: of the mapped queries */
   const size_t *which; /* their numbers in the request; the caller's */
   float *fast;         /* count x dim, when fast */
   double *exact;       /* count x dim, unless only the fast ones are wanted */

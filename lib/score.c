@@ -3,7 +3,8 @@
  * A score is a *base* that a tile kernel computes for every pair (a product, a
  * distance, ...) and a function of that base. So a new kernel of the distance,
  * say, is one function and one entry here; attend.c and tile.c need not hear
- * of it. A new base is a case in tile.c.
+ * of it. A new base is a case in tile.c. Tensors of a score are applied to the query, or to
+ * each key, before the base: the entry names them, and their shapes say how (maps.c).
  *
  * The functions below are the float64 path. They have to stay finite for
  * every finite input: distances of float32 vectors reach 1e42, so ratios are
@@ -141,11 +142,19 @@ static const attn_param_info additive_params[] = {
     TENSOR(ATTN_PARAM_MATRIX, "w_q", "h,dq", "projection of the query"),
     TENSOR(ATTN_PARAM_MATRIX, "w_k", "h,dk", "projection of the key"),
     TENSOR(ATTN_PARAM_VECTOR, "v", "h", "weights of the hidden units")};
-enum { ADDITIVE_WQ, ADDITIVE_WK, ADDITIVE_V };
+
+/* Vaswani et al. 2017, eq. 1. */
+static double default_scaled_dot(size_t index, size_t key_dim) {
+  (void)index;
+  return 1.0 / sqrt((double)key_dim);
+}
 
 #define COUNT(array) (sizeof(array) / sizeof *(array))
+/* Does not compile if there are too many. */
+#define PARAM_COUNT(params)                                                                        \
+  (COUNT(params) * sizeof(char[COUNT(params) <= ATTN_PARAMS_MAX ? 1 : -1]))
 #define INFO(name, formula, normalization, params)                                                 \
-  { name, formula, normalization, params, COUNT(params) }
+  { name, formula, normalization, params, PARAM_COUNT(params) }
 #define INFO_BARE(name, formula, normalization)                                                    \
   { name, formula, normalization, NULL, 0 }
 
@@ -158,6 +167,7 @@ static const struct score_kind kinds[] = {
      .fast = FAST_LINEAR,
      .coefficient = coefficient_one},
     {.info = INFO("scaled_dot", "scale * q.k", "softmax", scaled_dot_params),
+     .computed_default = default_scaled_dot,
      .base = BASE_DOT,
      .score = score_scaled,
      .fast = FAST_LINEAR,
@@ -169,11 +179,15 @@ static const struct score_kind kinds[] = {
      .fast = FAST_LINEAR,
      .coefficient = coefficient_scale},
     {.info = INFO("bilinear", "q^T w k", "softmax", bilinear_params),
+     .query_map = {"w"},
      .base = BASE_DOT,
      .score = score_base_itself,
      .fast = FAST_LINEAR,
      .coefficient = coefficient_one},
     {.info = INFO("additive", "v . tanh(w_q q + w_k k)", "softmax", additive_params),
+     .query_map = {"w_q"},
+     .key_map = "w_k",
+     .unit_weights = "v",
      .base = BASE_ADDITIVE,
      .score = score_base_itself,
      .fast = FAST_LINEAR,
@@ -231,19 +245,50 @@ const attn_score_info *attn_score_info_find(const char *name) {
 
 /* ---- Objects ---- */
 
-/* `additive` is the one score whose tensors have to fit each other. */
-static attn_status check_additive(const struct attn_params *params, attn_fault *fault) {
-  const size_t hidden = params->rows[ADDITIVE_WQ];
-  static const struct {
-    size_t index;
-    const char *name;
-  } others[] = {{ADDITIVE_WK, "w_k"}, {ADDITIVE_V, "v"}};
-  for (size_t i = 0; i < COUNT(others); i++)
-    if (params->rows[others[i].index] != hidden)
-      return attn_fault_set(fault, ATTN_BAD_PARAMETER, others[i].name,
-                            "%s has %zu rows, w_q has %zu", others[i].name,
-                            params->rows[others[i].index], hidden);
-  return ATTN_OK;
+static bool fast_fits(const struct score_kind *kind, enum score_fast fast) {
+  if (fast == FAST_NO) return true;
+  if (!kind->coefficient) return false;
+  const enum score_base base = kind->base;
+  return fast == FAST_LINEAR ? base == BASE_DOT || base == BASE_COSINE || base == BASE_ADDITIVE
+                             : base == BASE_DISTANCE;
+}
+
+/* An entry that would compile and be computed wrongly, or read past its tensors, is refused
+ * here and in attn_maps_resolve(). */
+static bool kind_is_sound(const struct score_kind *kind) {
+  if (kind->info.param_count > ATTN_PARAMS_MAX || !kind->score) return false;
+  if ((kind->base == BASE_ADDITIVE) != (kind->unit_weights != NULL)) return false;
+  if (!fast_fits(kind, kind->fast) || !fast_fits(kind, kind->fast_log)) return false;
+  if (kind->fast_log != FAST_NO && !kind->log_score) return false;
+  for (size_t i = 0; i < kind->info.param_count; i++) {
+    const attn_param_info *param = &kind->info.params[i];
+    const bool number = param->kind == ATTN_PARAM_NUMBER || param->kind == ATTN_PARAM_COUNT;
+    if (number && !param->required && isnan(param->default_value) && !kind->computed_default)
+      return false;
+    if (!number && !param->required) return false;
+  }
+  return true;
+}
+
+attn_status attn_score_create_kind(attn_score **score, const struct score_kind *kind,
+                                   const attn_argument *args, size_t count, attn_fault *fault) {
+  if (!kind_is_sound(kind))
+    return attn_fault_set(fault, ATTN_BAD_ARGUMENT, "", "the table does not say what %s is",
+                          kind->info.name);
+  attn_score *made = calloc(1, sizeof *made);
+  if (!made) return attn_fault_set(fault, ATTN_NO_MEMORY, "", "out of memory");
+  made->kind = kind;
+  atomic_init(&made->references, 1);
+  attn_status status = attn_params_read(&made->params, kind->info.params, kind->info.param_count,
+                                        args, count, fault);
+  const struct attn_map_names names = {kind->query_map, kind->key_map, kind->unit_weights};
+  if (status == ATTN_OK)
+    status = attn_maps_resolve(&made->maps, &names, &kind->info, &made->params, fault);
+  if (status == ATTN_OK)
+    *score = made;
+  else
+    attn_score_free(made);
+  return status;
 }
 
 attn_status attn_score_create(attn_score **score, const char *name, const attn_argument *args,
@@ -252,19 +297,7 @@ attn_status attn_score_create(attn_score **score, const char *name, const attn_a
     return attn_fault_set(fault, ATTN_BAD_ARGUMENT, "", "a pointer is missing");
   const struct score_kind *kind = find_kind(name);
   if (!kind) return attn_fault_set(fault, ATTN_UNKNOWN_NAME, "", "there is no score of that name");
-  attn_score *made = calloc(1, sizeof *made);
-  if (!made) return attn_fault_set(fault, ATTN_NO_MEMORY, "", "out of memory");
-  made->kind = kind;
-  atomic_init(&made->references, 1);
-  attn_status status = attn_params_read(&made->params, kind->info.params, kind->info.param_count,
-                                        args, count, fault);
-  if (status == ATTN_OK && kind->base == BASE_ADDITIVE)
-    status = check_additive(&made->params, fault);
-  if (status == ATTN_OK)
-    *score = made;
-  else
-    attn_score_free(made);
-  return status;
+  return attn_score_create_kind(score, kind, args, count, fault);
 }
 
 attn_score *attn_score_ref(attn_score *score) {
@@ -283,10 +316,12 @@ const attn_score_info *attn_score_get_info(const attn_score *score) {
 }
 
 void attn_score_numbers(const attn_score *score, size_t key_dim, double *numbers) {
-  memcpy(numbers, score->params.number, sizeof score->params.number);
-  /* The only computed default: scaled_dot's 1/sqrt(dk), Vaswani et al. 2017, eq. 1. */
-  if (score->kind->info.params == scaled_dot_params && isnan(numbers[0]))
-    numbers[0] = 1.0 / sqrt((double)key_dim);
+  const struct score_kind *kind = score->kind;
+  for (size_t i = 0; i < kind->info.param_count; i++) {
+    const double number = score->params.number[i];
+    const bool computed = isnan(number) && !kind->info.params[i].required;
+    numbers[i] = computed ? kind->computed_default(i, key_dim) : number;
+  }
 }
 
 attn_argument attn_score_get_argument(const attn_score *score, size_t index, size_t key_dim) {
@@ -300,13 +335,14 @@ attn_argument attn_score_get_argument(const attn_score *score, size_t index, siz
   return argument;
 }
 
+attn_status attn_score_check_keys(const attn_score *score, size_t key_dim, attn_fault *fault) {
+  return attn_maps_check_keys(&score->maps, &score->kind->info, &score->params, key_dim, fault);
+}
+
 size_t attn_score_query_dim(const attn_score *score, size_t key_dim) {
-  const struct attn_params *params = &score->params;
-  if (score->kind->base == BASE_ADDITIVE)
-    return params->cols[ADDITIVE_WK] == key_dim ? params->cols[ADDITIVE_WQ] : 0;
-  if (score->kind->info.params == bilinear_params)
-    return params->cols[0] == key_dim ? params->rows[0] : 0;
-  return key_dim;
+  const struct attn_maps *maps = &score->maps;
+  if (maps->key_dim > 0 && maps->key_dim != key_dim) return 0;
+  return maps->query_dim > 0 ? maps->query_dim : key_dim;
 }
 
 bool attn_score_equal(const attn_score *a, const attn_score *b) {

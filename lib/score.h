@@ -4,16 +4,17 @@
 
 #include <stdatomic.h>
 
-#include "params.h"
+#include "maps.h"
 
-/* What is computed for a pair before the score's own function is applied. */
+/* What is computed for a pair, of query and key as the maps left them, before the score's own
+ * function is applied. */
 enum score_base {
-  BASE_DOT,      /* mapped query . key */
-  BASE_COSINE,   /* the same, divided by both norms; 0 where one is 0 */
+  BASE_DOT,      /* q . k */
+  BASE_COSINE,   /* the same, divided by both norms; 0 if one is 0 */
   BASE_DISTANCE, /* ||q - k|| */
-  BASE_ADDITIVE, /* v . tanh(Wq q + Wk k) */
+  BASE_ADDITIVE, /* v . tanh(q + k), v being the unit weights */
   BASE_ONE,      /* 1 */
-  BASE_IDENTITY  /* 1 where q equals k, else 0 */
+  BASE_IDENTITY  /* 1 if q equals k, else 0 */
 };
 
 /* How the float32 path can get the exponent of a softmax from the base. Scores
@@ -25,9 +26,17 @@ enum score_fast {
   FAST_SQUARE    /* c * distance^2 */
 };
 
+/* All that makes a score: an entry of the table. */
 struct score_kind {
   attn_score_info info;
+  /* Tensors by their names: those that a query goes through, in this order, the one that each
+   * key does, and the unit weights. What they do follows from their shapes: maps.c. */
+  const char *query_map[ATTN_QUERY_STEPS];
+  const char *key_map;
+  const char *unit_weights; /* BASE_ADDITIVE has them, no other */
   enum score_base base;
+  /* Numbers whose default_value is NAN, by their index, for keys of that dimension. */
+  double (*computed_default)(size_t index, size_t key_dim);
   /* a from the base, in float64; the parameters by their index in the table */
   double (*score)(double base, const double *number);
   /* log a, for kernels whose `sum` is a softmax of it; else NULL */
@@ -41,10 +50,21 @@ struct score_kind {
 struct attn_score {
   const struct score_kind *kind;
   struct attn_params params;
+  struct attn_maps maps;
   atomic_size_t references;
 };
 
-/* The numbers in force for keys of that dimension: ATTN_PARAMS_MAX of them. */
+/* A score of an entry that need not stand in the table, and outlives it: attn_score_create()
+ * for the table's own, tests for theirs. */
+attn_status attn_score_create_kind(attn_score **score, const struct score_kind *kind,
+                                   const attn_argument *args, size_t count, attn_fault *fault);
+
+/* The numbers in force for keys of that dimension, one for each parameter. */
 void attn_score_numbers(const attn_score *score, size_t key_dim, double *numbers);
+
+/* Numbers of a query, and of a key, when they meet. */
+static inline size_t attn_score_mapped_dim(const attn_score *score, size_t key_dim) {
+  return score->maps.has_key ? attn_map_out(&score->maps.key, key_dim) : key_dim;
+}
 
 #endif

@@ -9,8 +9,7 @@
 
 #include <math.h>
 #include <stdlib.h>
-
-enum { W_K = 1, V = 2 }; /* parameters of `additive` */
+#include <string.h>
 
 attn_status attn_scorer_create(struct attn_scorer *scorer, const attn_snapshot *memory,
                                const struct attn_query_map *map) {
@@ -25,57 +24,72 @@ attn_status attn_scorer_create(struct attn_scorer *scorer, const attn_snapshot *
   attn_score_numbers(score, memory->key_dim, scorer->numbers);
   if (map->fast)
     scorer->coefficient = (float)(score->kind->coefficient(scorer->numbers, map->log) * map->beta);
-  if (score->kind->base == BASE_ADDITIVE) {
-    scorer->hidden = score->params.rows[W_K];
-    const size_t count = scorer->hidden * memory->key_dim;
-    if (scorer->exact) {
-      scorer->wide_keys_map = malloc(attn_size_times(count, sizeof *scorer->wide_keys_map));
-      if (!scorer->wide_keys_map) return ATTN_NO_MEMORY;
-      for (size_t i = 0; i < count; i++)
-        scorer->wide_keys_map[i] = (double)score->params.tensor[W_K][i];
-    }
-  }
+  if (!score->maps.has_key) return ATTN_OK;
+  scorer->mapped_dim = attn_score_mapped_dim(score, memory->key_dim);
+  if (!scorer->exact) return ATTN_OK;
+  const struct attn_map_step *step = &score->maps.key;
+  const size_t count = step->rows * step->cols;
+  scorer->wide_key_map = malloc(attn_size_times(count, sizeof *scorer->wide_key_map));
+  if (!scorer->wide_key_map) return ATTN_NO_MEMORY;
+  scorer->kernels->row_widen(scorer->wide_key_map, step->tensor, count);
   return ATTN_OK;
 }
 
 void attn_scorer_clear(struct attn_scorer *scorer) {
-  free(scorer->wide_keys_map);
-  scorer->wide_keys_map = NULL;
+  free(scorer->wide_key_map);
+  scorer->wide_key_map = NULL;
 }
 
 /* ---- Scratch ---- */
 
 attn_status attn_scratch_make(struct attn_scratch *scratch, struct attn_room *room,
                               const struct attn_scorer *scorer, size_t rows) {
-  const size_t hidden = attn_size_times(rows, scorer->hidden);
+  const size_t mapped = attn_size_times(rows, scorer->mapped_dim);
   *scratch = (struct attn_scratch){0};
   bool made;
   if (scorer->exact) {
     scratch->wide_keys =
         attn_room_take(room, attn_size_times(rows, scorer->key_dim), sizeof(double));
     made = scratch->wide_keys != NULL;
-    if (hidden > 0) {
-      scratch->wide_hidden = attn_room_take(room, hidden, sizeof(double));
-      made = made && scratch->wide_hidden;
+    if (mapped > 0) {
+      scratch->wide_mapped_keys = attn_room_take(room, mapped, sizeof(double));
+      made = made && scratch->wide_mapped_keys;
     }
   } else {
     scratch->key_factors = attn_room_take(room, rows, sizeof(float));
     made = scratch->key_factors != NULL;
-    if (hidden > 0) {
-      scratch->hidden = attn_room_take(room, hidden, sizeof(float));
-      made = made && scratch->hidden;
+    if (mapped > 0) {
+      scratch->mapped_keys = attn_room_take(room, mapped, sizeof(float));
+      made = made && scratch->mapped_keys;
     }
   }
   return made ? ATTN_OK : ATTN_NO_MEMORY;
 }
 
-/* The hidden units of a key, in float64. */
-static void hide_key(const struct attn_scorer *scorer, const double *key, double *hidden) {
-  scorer->kernels->row_dot_exact(hidden, key, scorer->wide_keys_map, scorer->hidden,
-                                 scorer->key_dim);
+/* A key as the score's map leaves it, in float64. */
+static void map_key(const struct attn_scorer *scorer, const double *key, double *mapped) {
+  const struct attn_map_step *step = &scorer->score->maps.key;
+  const double *tensor = scorer->wide_key_map;
+  if (step->op == MAP_FROM_RIGHT) {
+    scorer->kernels->row_dot_exact(mapped, key, tensor, step->rows, step->cols);
+  } else if (step->op == MAP_FROM_LEFT) {
+    memset(mapped, 0, step->cols * sizeof *mapped);
+    for (size_t i = 0; i < step->rows; i++)
+      scorer->kernels->row_add_wide(mapped, tensor + i * step->cols, step->cols, key[i]);
+  } else {
+    for (size_t i = 0; i < step->rows; i++)
+      mapped[i] = tensor[i] * key[i];
+  }
 }
 
-/* The hidden units of `additive`: the rows of w_k meet the keys as queries do. */
+static void map_keys(const struct attn_scorer *scorer, const struct attn_scratch *scratch,
+                     size_t rows) {
+  for (size_t r = 0; scorer->score->maps.has_key && r < rows; r++)
+    map_key(scorer, scratch->wide_keys + r * scorer->key_dim,
+            scratch->wide_mapped_keys + r * scorer->mapped_dim);
+}
+
+/* Queries against the keys of a tile. The rows of additive's matrix meet them likewise. */
 static struct attn_panels panels_of(const struct attn_scorer *scorer, const struct attn_tile *tile,
                                     const struct attn_scratch *scratch, const float *queries,
                                     size_t count) {
@@ -97,18 +111,15 @@ static void products(const struct attn_scorer *scorer, const struct attn_panels 
 
 void attn_scorer_enter_tile(const struct attn_scorer *scorer, const struct attn_tile *tile,
                             struct attn_scratch *scratch) {
-  const enum score_base base = scorer->score->kind->base;
+  const struct attn_map_step *step = &scorer->score->maps.key;
   if (scorer->exact) {
     scorer->kernels->widen_keys(scratch->wide_keys, &tile->keys, tile->rows, scorer->key_dim);
-    for (size_t r = 0; base == BASE_ADDITIVE && r < tile->rows; r++)
-      hide_key(scorer, scratch->wide_keys + r * scorer->key_dim,
-               scratch->wide_hidden + r * scorer->hidden);
-  } else if (base == BASE_ADDITIVE) {
-    const struct attn_panels work =
-        panels_of(scorer, tile, scratch, scorer->score->params.tensor[W_K], scorer->hidden);
+    map_keys(scorer, scratch, tile->rows);
+  } else if (scorer->score->maps.has_key) {
+    const struct attn_panels work = panels_of(scorer, tile, scratch, step->tensor, step->rows);
     products(scorer, &work, tile->rows,
-             (struct attn_sheet){scratch->hidden, attn_panel_rows(tile->rows)});
-  } else if (base == BASE_COSINE) {
+             (struct attn_sheet){scratch->mapped_keys, attn_panel_rows(tile->rows)});
+  } else if (scorer->score->kind->base == BASE_COSINE) {
     for (size_t r = 0; r < tile->rows; r++)
       scratch->key_factors[r] = tile->norms[r] > 0 ? (float)(1.0 / tile->norms[r]) : 0.0f;
   }
@@ -118,9 +129,9 @@ void attn_scorer_enter_tile(const struct attn_scorer *scorer, const struct attn_
 
 static void additive_fast(const struct attn_scorer *scorer, const struct attn_scratch *scratch,
                           const float *query, size_t rows, float *scores) {
-  const float *v = scorer->score->params.tensor[V];
-  for (size_t h = 0; h < scorer->hidden; h++)
-    scorer->kernels->row_additive(scores, scratch->hidden + h * attn_panel_rows(rows), rows,
+  const float *v = scorer->score->maps.unit_weights;
+  for (size_t h = 0; h < scorer->mapped_dim; h++)
+    scorer->kernels->row_additive(scores, scratch->mapped_keys + h * attn_panel_rows(rows), rows,
                                   query[h], v[h] * scorer->coefficient, h == 0);
 }
 
@@ -164,27 +175,35 @@ static double additive_exact(const double *query, const double *key, const float
   return sum;
 }
 
+static double norm_of(const struct attn_scorer *scorer, const double *row, size_t dim) {
+  double sum;
+  scorer->kernels->row_dot_exact(&sum, row, row, 1, dim);
+  return sqrt(sum);
+}
+
 /* The bases of one query with some keys. Products don't go through OpenBLAS
  * here: what it computes for a key depends on the key's place in the matrix,
  * and equal keys have to tie. */
 static void bases_exact(const struct attn_scorer *scorer, const double *key_norms,
                         const struct attn_scratch *scratch, size_t rows, const double *query,
                         double norm, double *bases) {
-  const size_t dim = scorer->key_dim;
+  const struct attn_maps *maps = &scorer->score->maps;
+  const double *keys = maps->has_key ? scratch->wide_mapped_keys : scratch->wide_keys;
+  const size_t dim = maps->has_key ? scorer->mapped_dim : scorer->key_dim;
   const enum score_base base = scorer->score->kind->base;
   if (base == BASE_DISTANCE)
-    scorer->kernels->row_distance_exact(bases, query, scratch->wide_keys, rows, dim);
+    scorer->kernels->row_distance_exact(bases, query, keys, rows, dim);
   else if (base == BASE_DOT || base == BASE_COSINE)
-    scorer->kernels->row_dot_exact(bases, query, scratch->wide_keys, rows, dim);
+    scorer->kernels->row_dot_exact(bases, query, keys, rows, dim);
   for (size_t r = 0; r < rows; r++) {
+    const double *key = keys + r * dim;
     if (base == BASE_COSINE) {
-      const double norms = norm * key_norms[r];
+      const double norms = norm * (maps->has_key ? norm_of(scorer, key, dim) : key_norms[r]);
       bases[r] = norms > 0 ? bases[r] / norms : 0;
     } else if (base == BASE_ADDITIVE) {
-      bases[r] = additive_exact(query, scratch->wide_hidden + r * scorer->hidden,
-                                scorer->score->params.tensor[V], scorer->hidden);
+      bases[r] = additive_exact(query, key, maps->unit_weights, dim);
     } else if (base == BASE_IDENTITY) {
-      bases[r] = identity_exact(query, scratch->wide_keys + r * dim, dim);
+      bases[r] = identity_exact(query, key, dim);
     } else if (base == BASE_ONE) {
       bases[r] = 1;
     }
@@ -211,7 +230,7 @@ double attn_scorer_exact_pair(const struct attn_scorer *scorer, const struct att
   const struct score_kind *kind = scorer->score->kind;
   double base;
   attn_tile_key(tile, row, scorer->key_dim, scratch->wide_keys);
-  if (kind->base == BASE_ADDITIVE) hide_key(scorer, scratch->wide_keys, scratch->wide_hidden);
+  map_keys(scorer, scratch, 1);
   bases_exact(scorer, tile->norms + row, scratch, 1, queries->exact + query * queries->dim,
               queries->norms[query], &base);
   return (scorer->log ? kind->log_score : kind->score)(base, scorer->numbers);

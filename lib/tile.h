@@ -10,13 +10,13 @@ struct attn_scorer {
   const attn_score *score;
   const struct attn_kernels *kernels;
   size_t key_dim, tile_rows;
-  size_t hidden; /* of `additive`, else 0 */
-  bool exact;    /* float64 */
-  bool log;      /* the score's logarithm */
+  size_t mapped_dim; /* of keys that the score maps, else 0 */
+  bool exact;        /* float64 */
+  bool log;          /* the score's logarithm */
   double numbers[ATTN_PARAMS_MAX];
   enum score_fast shape; /* float32: from base to exponent ... */
   float coefficient;     /* ... with 1/temperature multiplied in */
-  double *wide_keys_map; /* w_k of `additive` in float64; owned */
+  double *wide_key_map;  /* what maps the keys, in float64; owned */
 };
 
 attn_status attn_scorer_create(struct attn_scorer *scorer, const attn_snapshot *memory,
@@ -25,11 +25,11 @@ void attn_scorer_clear(struct attn_scorer *scorer);
 
 /* What one worker needs for a tile besides its scores. */
 struct attn_scratch {
-  float *key_factors; /* tile_rows: 1/|k| */
-  float *hidden;      /* h x tile_rows */
-  double *wide_keys;  /* tile_rows x key_dim */
-  double *wide_hidden;
-  struct attn_ahead ahead; /* what the pass wants after the scores of this tile; none at first */
+  float *key_factors;       /* tile_rows: 1/|k| */
+  float *mapped_keys;       /* mapped_dim x tile_rows */
+  double *wide_keys;        /* tile_rows x key_dim */
+  double *wide_mapped_keys; /* tile_rows x mapped_dim */
+  struct attn_ahead ahead;  /* what the pass wants after the scores of this tile; none at first */
 };
 /* In that room, for tiles of up to so many rows; ATTN_NO_MEMORY. */
 attn_status attn_scratch_make(struct attn_scratch *scratch, struct attn_room *room,

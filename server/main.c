@@ -161,12 +161,15 @@ static bool start(struct daemon *daemon) {
   if (api->registry) api->writer = writer_create(&writing);
   if (!api->writer) store_close(store);
   api->workers = workers_create(threads, (size_t)options->max_queue);
-  api->batcher = batcher_create(api->workers, is_hurried, api);
-  api->request_timeout_seconds = (double)options->request_timeout;
   api->max_body_bytes = (size_t)options->max_body_bytes;
   api->max_reply_bytes = (size_t)options->max_reply_bytes;
+  api->attend = (struct attend_service){.registry = api->registry,
+                                        .batcher = batcher_create(api->workers, is_hurried, api),
+                                        .metrics = api->metrics,
+                                        .timeout_seconds = (double)options->request_timeout,
+                                        .max_reply_bytes = api->max_reply_bytes};
   if (!daemon->log || !api->registry || !api->writer || !api->metrics || !api->workers ||
-      !api->batcher) {
+      !api->attend.batcher) {
     fprintf(stderr, "attentiond: not enough memory or threads to start\n");
     return false;
   }
@@ -233,7 +236,7 @@ static void stop(struct daemon *daemon) {
   workers_finish(api->workers);
   writer_finish(api->writer);
   http_server_stop(daemon->server);
-  batcher_free(api->batcher);
+  batcher_free(api->attend.batcher);
   workers_free(api->workers);
   writer_free(api->writer);
   registry_free(api->registry);

@@ -5,7 +5,7 @@
 #include <stdatomic.h>
 
 #include "codec/write.h"
-#include "engine/batcher.h"
+#include "engine/attend.h"
 #include "engine/registry.h"
 #include "engine/workers.h"
 #include "engine/writer.h"
@@ -18,16 +18,15 @@ struct api {
   struct writer *writer;
   struct budget budget; /* of the RAM of all memories */
   struct workers *workers;
-  struct batcher *batcher;
+  struct attend_service attend;
   struct metrics *metrics;
   size_t max_body_bytes, max_reply_bytes;
-  size_t max_rows, max_dim;       /* of a memory */
-  double request_timeout_seconds; /* for requests that name none */
-  const char *data_dir;           /* "": nothing is kept */
-  atomic_ulong backups;           /* begun so far, to name their files */
-  atomic_bool loaded;             /* the store's and the configuration's memories are */
-  atomic_bool stopping;           /* SIGTERM came */
-  atomic_bool hurry;              /* the time to stop is over: give up what still computes */
+  size_t max_rows, max_dim; /* of a memory */
+  const char *data_dir;     /* "": nothing is kept */
+  atomic_ulong backups;     /* begun so far, to name their files */
+  atomic_bool loaded;       /* the store's and the configuration's memories are */
+  atomic_bool stopping;     /* SIGTERM came */
+  atomic_bool hurry;        /* the time to stop is over: give up what still computes */
 };
 
 /* The one route table; OpenAPI and the metrics' labels come from it as well. */
@@ -72,10 +71,7 @@ void api_problem(struct http_reply *reply, enum problem_code code, const char *p
  * becomes the problem that says so. */
 void api_finish(const struct api *api, struct http_reply *reply);
 
-/* The memory of that name as it is now, rows that have expired left out, held
- * for the caller. NULL where there is none or it can't be read, with the
- * problem filled or made the reply. */
-struct memory *api_find(const struct api *api, const char *name, struct problem *problem);
+/* registry_find(), with the problem made the reply. */
 struct memory *api_pin(const struct api *api, const char *name, struct http_reply *reply);
 
 /* Makes the reply the memory's export: safetensors, as a stream. */

@@ -1,12 +1,7 @@
-/* Attend: a batch of queries in, outputs and weights out.
+/* Attend over HTTP: JSON and safetensors in and out. What lies between is engine/attend.c.
  *
- * The whole reply is computed from one pinned version of the memory. Nothing is
- * locked while it computes; a replace or a delete meanwhile goes unnoticed here
- * and frees the old rows when the last query on them is done.
- *
- * An asking is one request on its way: made by the handler when the body was
- * read, handed to the batcher, written and freed in answered(), on whichever
- * worker computed it. Between those it belongs to the batcher. */
+ * An exchange is one request on its way: made by the handler, which decodes the body into it,
+ * and freed when its reply was written, on whichever thread computed the answer. */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -15,108 +10,35 @@
 #include "codec/safetensors.h"
 #include "codec/tensor_body.h"
 
-struct asking {
-  struct question question; /* first, so that one can be had from the other */
-  struct api *api;
+struct attend_exchange {
+  struct attend_request request; /* first, so that one can be had from the other */
+  const struct api *api;
   const struct http_request *http;
   struct http_reply *reply;
-  struct memory *memory; /* pinned; NULL for an ad-hoc one */
   struct attend_body body;
-  attn_snapshot *snapshot;
-  attn_score *score;
-  attn_normalization *normalization;
 };
 
-static void asking_free(struct asking *asking) {
-  if (!asking) return;
-  free(asking->question.request.outputs);
-  free(asking->question.request.weights);
-  free(asking->question.request.largest);
-  free(asking->question.request.largest_count);
-  attn_snapshot_free(asking->snapshot);
-  attn_score_free(asking->score);
-  attn_normalization_free(asking->normalization);
-  memory_free(asking->memory);
-  attend_body_free(&asking->body);
-  free(asking);
+/* A digit and a comma; {"row":0,"weight":0.5} */
+static const struct attend_encoding encoding = {.number = 2, .largest = 22};
+
+static void complete(struct attend_exchange *exchange) {
+  struct http_reply *reply = exchange->reply;
+  attend_request_clear(&exchange->request);
+  attend_body_free(&exchange->body);
+  free(exchange);
+  http_complete(reply);
 }
 
-static bool check_shapes(const struct asking *asking, struct http_reply *reply) {
-  const struct matrix *queries = &asking->body.queries;
-  const size_t key_dim = attn_snapshot_key_dim(asking->snapshot);
-  const size_t wanted = attn_score_query_dim(asking->score, key_dim);
-  struct problem problem;
-  if (wanted == 0) {
-    body_check_score(asking->score, key_dim, &problem);
-    http_reply_problem(reply, &problem);
-  } else if (queries->cols != wanted && wanted == key_dim) {
-    api_problem(reply, PROBLEM_SHAPE_MISMATCH, "/queries/0",
-                "query 0 has %zu components, the memory's keys have %zu", queries->cols, key_dim);
-  } else if (queries->cols != wanted) {
-    api_problem(reply, PROBLEM_SHAPE_MISMATCH, "/queries/0",
-                "query 0 has %zu components, the score %s asks for %zu", queries->cols,
-                attn_score_get_info(asking->score)->name, wanted);
-  } else if (attn_snapshot_rows(asking->snapshot) == 0) {
-    api_problem(reply, PROBLEM_EMPTY_MEMORY, "",
-                "the memory has no rows; put some there before attending to it");
-  } else {
-    return true;
-  }
-  return false;
-}
+/* ---- Writing ---- */
 
-/* `count` x `each` items of `size` bytes, held against the limit of a reply:
- * each of them takes at least that many bytes of text. */
-static void *allocate(const struct api *api, size_t count, size_t each, size_t size,
-                      size_t text_bytes, struct http_reply *reply) {
-  size_t total, text, bytes;
-  if (__builtin_mul_overflow(count, each, &total) ||
-      __builtin_mul_overflow(total, text_bytes, &text) || text > api->max_reply_bytes ||
-      __builtin_mul_overflow(total, size, &bytes)) {
-    api_problem(reply, PROBLEM_REPLY_TOO_LARGE, "",
-                "%zu x %zu numbers are more than a reply of at most %zu bytes can hold; send fewer "
-                "queries, or ask for weights \"none\" or {\"top\": K}",
-                count, each, api->max_reply_bytes);
-    return NULL;
-  }
-  void *memory = malloc(bytes);
-  if (!memory)
-    api_problem(reply, PROBLEM_OUT_OF_MEMORY, "", "there is not enough memory for the reply");
-  return memory;
-}
-
-static bool make_room(struct asking *asking, struct http_reply *reply) {
-  enum { DIGIT_AND_COMMA = 2, SHORTEST_ENTRY = 22 /* {"row":0,"weight":0.5} */ };
-  const struct api *api = asking->api;
-  attn_request *request = &asking->question.request;
-  const size_t count = request->query_count, rows = attn_snapshot_rows(asking->snapshot);
-  request->outputs = allocate(api, count, attn_snapshot_value_dim(asking->snapshot), sizeof(float),
-                              DIGIT_AND_COMMA, reply);
-  if (!request->outputs) return false;
-  if (request->weights_mode == ATTN_WEIGHTS_FULL) {
-    request->weights = allocate(api, count, rows, sizeof(float), DIGIT_AND_COMMA, reply);
-    return request->weights != NULL;
-  }
-  if (request->weights_mode == ATTN_WEIGHTS_TOP) {
-    const size_t most = request->top < rows ? request->top : rows;
-    request->largest = allocate(api, count, most, sizeof(attn_weight), SHORTEST_ENTRY, reply);
-    if (!request->largest) return false;
-    request->largest_count = allocate(api, count, 1, sizeof(size_t), DIGIT_AND_COMMA, reply);
-    return request->largest_count != NULL;
-  }
-  return true;
-}
-
-static void write_largest(struct json_writer *writer, const struct asking *asking) {
-  const attn_request *request = &asking->question.request;
-  const struct row_tags *tags = asking->memory ? asking->memory->tags : NULL;
-  const size_t rows = attn_snapshot_rows(asking->snapshot);
-  const size_t room = request->top < rows ? request->top : rows;
+static void write_largest(struct json_writer *writer, const struct attend_exchange *exchange) {
+  const attn_result *result = attend_result(&exchange->request);
+  const struct row_tags *tags = exchange->request.memory ? exchange->request.memory->tags : NULL;
   json_open_array(writer);
-  for (size_t q = 0; q < request->query_count; q++) {
+  for (size_t q = 0; q < result->query_count; q++) {
     json_open_array(writer);
-    for (size_t i = 0; i < request->largest_count[q]; i++) {
-      const attn_weight *weight = &request->largest[q * room + i];
+    for (size_t i = 0; i < result->largest_count[q]; i++) {
+      const attn_weight *weight = &result->largest[q * result->top + i];
       json_open_object(writer);
       json_name(writer, "row");
       json_integer(writer, (int64_t)weight->row);
@@ -135,186 +57,141 @@ static void write_largest(struct json_writer *writer, const struct asking *askin
   json_close_array(writer);
 }
 
-static void write_memory(struct json_writer *writer, const struct asking *asking) {
-  if (!asking->memory) return;
+static void write_memory(struct json_writer *writer, const struct attend_exchange *exchange) {
+  if (!exchange->request.memory) return;
   json_name(writer, "memory");
-  json_text(writer, asking->memory->name);
+  json_text(writer, exchange->request.memory->name);
   json_name(writer, "version");
-  json_integer(writer, asking->memory->version);
+  json_integer(writer, exchange->request.memory->version);
 }
 
 /* Outputs and full weights as tensors; what is no matrix goes into the note. */
-static void write_tensors(const struct asking *asking, struct http_reply *reply) {
-  const attn_request *request = &asking->question.request;
-  const size_t count = request->query_count, rows = attn_snapshot_rows(asking->snapshot);
-  const size_t dim = attn_snapshot_value_dim(asking->snapshot);
-  const bool full = request->weights_mode == ATTN_WEIGHTS_FULL;
+static void write_tensors(const struct attend_exchange *exchange, struct http_reply *reply) {
+  const attn_result *result = attend_result(&exchange->request);
+  const size_t count = result->query_count, rows = result->rows, dim = result->value_dim;
   const struct tensor_outline tensors[] = {{"outputs", 2, {count, dim}},
                                            {"weights", 2, {count, rows}}};
   struct buffer note;
   struct json_writer writer;
-  buffer_init(&note, asking->api->max_reply_bytes);
-  reply->body.limit = asking->api->max_reply_bytes;
+  buffer_init(&note, exchange->api->max_reply_bytes);
+  reply->body.limit = exchange->api->max_reply_bytes;
   json_begin(&writer, &note);
   json_open_object(&writer);
-  write_memory(&writer, asking);
-  if (request->weights_mode == ATTN_WEIGHTS_TOP) {
+  write_memory(&writer, exchange);
+  if (result->top > 0) {
     json_name(&writer, "weights");
-    write_largest(&writer, asking);
+    write_largest(&writer, exchange);
   }
   json_close_object(&writer);
   const struct tensors_note notes[] = {{TENSORS_REPLY, note.data, note.length}};
   const struct tensors_outline outline = {
-      .tensors = tensors, .tensor_count = full ? 2 : 1, .notes = notes, .note_count = 1};
+      .tensors = tensors, .tensor_count = rows > 0 ? 2 : 1, .notes = notes, .note_count = 1};
   if (note.status != BUFFER_OK)
     reply->body.status = note.status;
   else if (!tensors_write_header(&reply->body, &outline, NULL) && reply->body.status == BUFFER_OK)
     reply->body.status = BUFFER_FULL; /* the header itself is too long */
-  buffer_append(&reply->body, request->outputs, count * dim * sizeof(float));
-  if (full) buffer_append(&reply->body, request->weights, count * rows * sizeof(float));
+  buffer_append(&reply->body, result->outputs, count * dim * sizeof(float));
+  if (rows > 0) buffer_append(&reply->body, result->weights, count * rows * sizeof(float));
   buffer_free(&note);
   reply->content_type = HTTP_TENSORS_TYPE;
-  api_finish(asking->api, reply);
+  api_finish(exchange->api, reply);
 }
 
 /* Room for the outputs, so that their buffer needn't grow and move. */
-static void reserve_outputs(const struct asking *asking, struct buffer *body) {
+static void reserve_outputs(const struct attend_exchange *exchange, struct buffer *body) {
   enum { TEXT_AROUND = 512, NUMBER_AND_COMMA = 12 };
-  const size_t dim = attn_snapshot_value_dim(asking->snapshot);
-  const size_t room = asking->question.request.query_count * dim * NUMBER_AND_COMMA + TEXT_AROUND;
+  const attn_result *result = attend_result(&exchange->request);
+  const size_t numbers = result->query_count * result->value_dim;
+  const size_t room = numbers * NUMBER_AND_COMMA + TEXT_AROUND;
   if (room < body->limit) buffer_reserve(body, room); /* beyond it the buffer would fail */
 }
 
-static void write_json(const struct asking *asking, struct http_reply *reply) {
-  const attn_request *request = &asking->question.request;
+static void write_json(const struct attend_exchange *exchange, struct http_reply *reply) {
+  const attn_result *result = attend_result(&exchange->request);
   struct json_writer writer;
-  reply->body.limit = asking->api->max_reply_bytes;
-  reserve_outputs(asking, &reply->body);
+  reply->body.limit = exchange->api->max_reply_bytes;
+  reserve_outputs(exchange, &reply->body);
   json_begin(&writer, &reply->body);
   json_open_object(&writer);
-  write_memory(&writer, asking);
+  write_memory(&writer, exchange);
   json_name(&writer, "outputs");
-  json_matrix(&writer, request->outputs, request->query_count,
-              attn_snapshot_value_dim(asking->snapshot));
-  if (request->weights_mode == ATTN_WEIGHTS_FULL) {
+  json_matrix(&writer, result->outputs, result->query_count, result->value_dim);
+  if (result->rows > 0) {
     json_name(&writer, "weights");
-    json_matrix(&writer, request->weights, request->query_count,
-                attn_snapshot_rows(asking->snapshot));
-  } else if (request->weights_mode == ATTN_WEIGHTS_TOP) {
+    json_matrix(&writer, result->weights, result->query_count, result->rows);
+  } else if (result->top > 0) {
     json_name(&writer, "weights");
-    write_largest(&writer, asking);
+    write_largest(&writer, exchange);
   }
   json_close_object(&writer);
   reply->content_type = "application/json";
-  api_finish(asking->api, reply);
+  api_finish(exchange->api, reply);
 }
 
 /* ---- The way of a request ---- */
 
-static void write_failure(const struct asking *asking, struct http_reply *reply) {
-  const struct question *question = &asking->question;
-  struct problem problem;
-  if (question->late) {
-    api_problem(reply, PROBLEM_TIMEOUT, "", "the answer was not there in time and was given up");
-  } else if (question->status == ATTN_NOT_REPRESENTABLE) {
-    api_problem(reply, PROBLEM_NOT_REPRESENTABLE, "",
-                "the answer to query %zu has a number beyond the range of float32",
-                question->fault_query);
-  } else {
-    problem_set_status(&problem, question->status, "");
-    http_reply_problem(reply, &problem);
-  }
-}
-
-static void answered(struct question *question) {
-  struct asking *asking = (struct asking *)question;
-  struct http_reply *reply = asking->reply;
-  struct metrics *metrics = asking->api->metrics;
-  if (question->status == ATTN_OK) {
-    const size_t queries = question->request.query_count;
-    metrics_observe(metrics, HISTOGRAM_ATTEND_SECONDS, question->seconds);
-    metrics_add(metrics, METRIC_QUERIES, (int64_t)queries);
-    metrics_add(metrics, METRIC_SCORES, (int64_t)(queries * attn_snapshot_rows(asking->snapshot)));
-    metrics_add(metrics, METRIC_BATCHED, question->companions > 0);
-    if (asking->http->wants_tensors)
-      write_tensors(asking, reply);
-    else
-      write_json(asking, reply);
-  } else {
-    write_failure(asking, reply);
-  }
-  asking_free(asking);
-  http_complete(reply);
-}
-
-static bool is_abandoned(const struct question *question) {
-  return http_is_abandoned(((const struct asking *)question)->http);
-}
-
-static void put_off(struct asking *asking) {
-  void **kept = asking->http->put_off;
-  struct question *list = *kept;
-  batcher_put_off(asking->api->batcher, &list, &asking->question);
-  *kept = list;
-}
-
-void api_answer_put_off(void *context, void **kept) {
-  const struct api *api = context;
-  struct question *list = *kept;
-  batcher_answer_put_off(api->batcher, &list);
-  *kept = list;
-}
-
-/* Takes the asking over, and the reply with it. */
-static void ask(struct asking *asking) {
-  struct http_reply *reply = asking->reply;
-  if (!check_shapes(asking, reply)) goto refused;
-  const struct matrix *queries = &asking->body.queries;
-  const double timeout = asking->body.timeout_ms > 0 ? asking->body.timeout_ms * 1e-3
-                                                     : asking->api->request_timeout_seconds;
-  asking->question = (struct question){.snapshot = asking->snapshot,
-                                       .request = {.queries = queries->data,
-                                                   .query_count = queries->rows,
-                                                   .query_dim = queries->cols,
-                                                   .score = asking->score,
-                                                   .normalization = asking->normalization,
-                                                   .weights_mode = asking->body.weights,
-                                                   .top = asking->body.top},
-                                       .deadline = asking->http->began + timeout,
-                                       .abandoned = is_abandoned,
-                                       .done = answered};
-  if (!make_room(asking, reply)) goto refused;
-  if (asking->http->put_off)
-    put_off(asking);
-  else if (asking->http->at_once)
-    batcher_answer_here(asking->api->batcher, &asking->question);
+static void done(struct attend_request *request, const struct problem *problem) {
+  struct attend_exchange *exchange = (struct attend_exchange *)request;
+  if (problem)
+    http_reply_problem(exchange->reply, problem);
+  else if (exchange->http->reply_media == &http_tensors)
+    write_tensors(exchange, exchange->reply);
   else
-    batcher_ask(asking->api->batcher, &asking->question);
-  return;
-refused:
-  asking_free(asking);
-  http_complete(reply);
+    write_json(exchange, exchange->reply);
+  complete(exchange);
 }
 
-static struct asking *asking_create(struct api *api, const struct http_request *request,
-                                    struct http_reply *reply) {
-  struct asking *asking = calloc(1, sizeof *asking);
-  if (!asking) {
+static bool is_abandoned(const struct attend_request *request) {
+  return http_is_abandoned(((const struct attend_exchange *)request)->http);
+}
+
+static void refuse(struct attend_exchange *exchange, const struct problem *problem) {
+  http_reply_problem(exchange->reply, problem);
+  complete(exchange);
+}
+
+/* NULL if memory is short: then the reply has been completed. */
+static struct attend_exchange *
+exchange_create(const struct api *api, const struct http_request *http, struct http_reply *reply) {
+  struct attend_exchange *exchange = calloc(1, sizeof *exchange);
+  if (!exchange) {
     api_problem(reply, PROBLEM_OUT_OF_MEMORY, "", "there is not enough memory for the request");
     http_complete(reply);
     return NULL;
   }
-  asking->api = api;
-  asking->http = request;
-  asking->reply = reply;
-  return asking;
+  exchange->api = api;
+  exchange->http = http;
+  exchange->reply = reply;
+  return exchange;
 }
 
-static void refuse(struct asking *asking, const struct problem *problem) {
-  struct http_reply *reply = asking->reply;
-  http_reply_problem(reply, problem);
-  asking_free(asking);
-  http_complete(reply);
+/* The body was read, and the memory is open. */
+static void submit(struct attend_exchange *exchange) {
+  const struct http_request *http = exchange->http;
+  struct attend_request *request = &exchange->request;
+  const struct attend_body *body = &exchange->body;
+  request->queries = body->queries.data;
+  request->query_count = body->queries.rows;
+  request->query_dim = body->queries.cols;
+  request->score = attn_score_ref(body->score);
+  request->normalization = attn_normalization_ref(body->normalization);
+  request->weights = body->weights;
+  request->top = body->top;
+  request->began = http->began;
+  request->timeout_seconds = body->timeout_ms * 1e-3;
+  request->encoding = &encoding;
+  request->abandoned = is_abandoned;
+  request->done = done;
+  attend_submit(request,
+                http->put_off   ? ATTEND_DEFERRED
+                : http->at_once ? ATTEND_INLINE
+                                : ATTEND_ON_WORKERS,
+                http->put_off);
+}
+
+void api_answer_put_off(void *context, void **put_off) {
+  const struct api *api = context;
+  attend_run_deferred(&api->attend, put_off);
 }
 
 /* What is expected of a body's numbers in JSON, and of weights in the reply. */
@@ -363,64 +240,50 @@ double api_attend_ad_hoc_cost(void *context, const struct http_request *request)
 
 static bool parse(enum attend_kind kind, const struct http_request *request,
                   struct attend_body *body, struct problem *problem) {
-  if (request->body_media == HTTP_TENSORS)
+  if (request->body_media == &http_tensors)
     return tensor_body_parse_attend(kind, request->body, request->body_length, body, problem);
   return body_parse_attend(kind, request->body, request->body_length, body, problem);
 }
 
-void api_attend_stored(void *context, const struct http_request *request,
-                       struct http_reply *reply) {
-  struct api *api = context;
+void api_attend_stored(void *context, const struct http_request *http, struct http_reply *reply) {
+  const struct api *api = context;
   struct problem problem;
-  struct asking *asking = asking_create(api, request, reply);
-  if (!asking) return;
-  struct memory *memory = asking->memory = api_find(api, request->name, &problem);
-  struct attend_body *body = &asking->body;
-  if (!memory || !parse(ATTEND_STORED, request, body, &problem)) {
-    refuse(asking, &problem);
-  } else {
-    asking->snapshot = attn_snapshot_ref(memory->snapshot);
-    asking->score = attn_score_ref(body->score ? body->score : memory->score);
-    asking->normalization =
-        attn_normalization_ref(body->normalization ? body->normalization : memory->normalization);
-    ask(asking);
-  }
+  struct attend_exchange *exchange = exchange_create(api, http, reply);
+  if (!exchange) return;
+  if (attend_open_stored(&exchange->request, &api->attend, http->name, &problem) &&
+      parse(ATTEND_STORED, http, &exchange->body, &problem))
+    submit(exchange);
+  else
+    refuse(exchange, &problem);
 }
 
-/* The parts of a memory that is made for one request, with a memory's defaults. */
-static attn_status make_memory(struct asking *asking) {
-  const struct attend_body *body = &asking->body;
-  attn_snapshot *empty = NULL;
-  asking->score = attn_score_ref(body->score);
-  asking->normalization = attn_normalization_ref(body->normalization);
-  attn_status status =
-      asking->score ? ATTN_OK : attn_score_create(&asking->score, "scaled_dot", NULL, 0, NULL);
-  if (status == ATTN_OK && !asking->normalization) {
-    asking->normalization = body_default_normalization(asking->score);
-    if (!asking->normalization) status = ATTN_NO_MEMORY;
+/* What a memory has that is made for one request: a memory's defaults. */
+static bool fill_defaults(struct attend_body *body, struct problem *problem) {
+  attn_status status = ATTN_OK;
+  if (!body->score) status = attn_score_create(&body->score, "scaled_dot", NULL, 0, NULL);
+  if (status == ATTN_OK && !body->normalization) {
+    body->normalization = body_default_normalization(body->score);
+    if (!body->normalization) status = ATTN_NO_MEMORY;
   }
-  if (status == ATTN_OK) status = attn_snapshot_create(&empty, body->keys.cols, body->values.cols);
-  if (status == ATTN_OK)
-    status = attn_snapshot_append(&asking->snapshot, empty, body->keys.data, body->values.data,
-                                  body->keys.rows);
-  attn_snapshot_free(empty);
-  return status;
+  return status == ATTN_OK || problem_set_status(problem, status, "");
 }
 
-void api_attend_ad_hoc(void *context, const struct http_request *request,
-                       struct http_reply *reply) {
+void api_attend_ad_hoc(void *context, const struct http_request *http, struct http_reply *reply) {
+  const struct api *api = context;
   struct problem problem;
-  struct asking *asking = asking_create(context, request, reply);
-  if (!asking) return;
-  if (!parse(ATTEND_AD_HOC, request, &asking->body, &problem)) {
-    refuse(asking, &problem);
-    return;
+  struct attend_exchange *exchange = exchange_create(api, http, reply);
+  if (!exchange) return;
+  struct attend_body *body = &exchange->body;
+  if (parse(ATTEND_AD_HOC, http, body, &problem) && fill_defaults(body, &problem)) {
+    const struct attend_rows rows = {.keys = body->keys.data,
+                                     .values = body->values.data,
+                                     .count = body->keys.rows,
+                                     .key_dim = body->keys.cols,
+                                     .value_dim = body->values.cols};
+    if (attend_open_ad_hoc(&exchange->request, &api->attend, &rows, &problem)) {
+      submit(exchange);
+      return;
+    }
   }
-  const attn_status status = make_memory(asking);
-  if (status == ATTN_OK) {
-    ask(asking);
-  } else {
-    problem_set_status(&problem, status, "");
-    refuse(asking, &problem);
-  }
+  refuse(exchange, &problem);
 }

@@ -101,7 +101,7 @@ static void write_request(struct json_writer *writer, const struct memory *memor
   json_close_object(writer);
 }
 
-enum { MOST_TENSORS = 8 };
+enum { MOST_TENSORS = ATTN_PARAMS_MAX + 2 /* keys and values */ };
 
 static bool write_head(struct export *export, size_t *data_bytes) {
   const struct memory *memory = export->memory;
@@ -112,7 +112,7 @@ static bool write_head(struct export *export, size_t *data_bytes) {
   char names[MOST_TENSORS][40];
   size_t count = 0;
   const attn_score_info *score = attn_score_get_info(memory->score);
-  for (size_t i = 0; i < score->param_count && count < MOST_TENSORS - 2; i++) {
+  for (size_t i = 0; i < score->param_count; i++) {
     const attn_argument argument = attn_score_get_argument(memory->score, i, key_dim);
     if (!argument.data) continue;
     snprintf(names[count], sizeof names[count], "score.%s", argument.name);

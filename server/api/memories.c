@@ -57,7 +57,7 @@ void api_get_memory(void *context, const struct http_request *request, struct ht
   if (api_is_known(request, memory->version)) {
     reply->status = 304;
     api_set_etag(reply, memory->version);
-  } else if (request->wants_tensors) {
+  } else if (request->reply_media == &http_tensors) {
     api_export(memory, reply);
   } else {
     reply_meta(reply, memory);
@@ -69,7 +69,7 @@ void api_get_memory(void *context, const struct http_request *request, struct ht
 /* META is a matter of microseconds; the ids of an export may be a million. */
 double api_get_memory_cost(void *context, const struct http_request *request) {
   (void)context;
-  return request->wants_tensors ? 1 : 0;
+  return request->reply_media == &http_tensors ? 1 : 0;
 }
 
 /* ---- Creating and replacing ---- */
@@ -84,7 +84,7 @@ static bool is_worth_storing(struct api *api, const struct http_request *request
 
 static bool begin_upload(void *context, const struct http_request *request, uint64_t length,
                          void **upload, struct problem *problem) {
-  if (request->body_media != HTTP_TENSORS) return true;
+  if (request->body_media != &http_tensors) return true;
   *upload = import_create(context, length, is_worth_storing(context, request));
   return *upload || problem_set_status(problem, ATTN_NO_MEMORY, "");
 }

@@ -74,12 +74,14 @@ static void media(struct json_writer *writer, const char *type, const char *sche
   json_close_object(writer);
 }
 
+/* In that form, and in each further one of the set, which may be NULL. */
 static void content(struct json_writer *writer, const char *media_type, const char *schema,
-                    bool tensors) {
+                    const struct http_media *const *forms) {
   json_name(writer, "content");
   json_open_object(writer);
   media(writer, media_type, schema);
-  if (tensors) media(writer, HTTP_TENSORS_TYPE, "Tensors");
+  for (size_t i = 1; forms && forms[i]; i++)
+    media(writer, forms[i]->type, forms[i] == &http_tensors ? "Tensors" : "Binary");
   json_close_object(writer);
 }
 
@@ -102,9 +104,15 @@ static void write_parameters(struct json_writer *writer, const struct http_route
                              const struct operation_doc *doc) {
   json_name(writer, "parameters");
   json_open_array(writer);
-  if (strstr(route->pattern, "{name}"))
-    write_parameter(writer, "name", "path", "The memory's name.",
+  const char *placeholder = route->pattern;
+  while ((placeholder = strchr(placeholder, '{'))) {
+    char name[32];
+    placeholder++;
+    snprintf(name, sizeof name, "%.*s", (int)strcspn(placeholder, "}"), placeholder);
+    write_parameter(writer, name, "path",
+                    strcmp(name, "name") == 0 ? "The memory's name." : "A name.",
                     "{\"type\":\"string\",\"pattern\":\"^[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}$\"}");
+  }
   if (doc->headers & IF_MATCH)
     write_parameter(writer, "If-Match", "header",
                     "Go ahead only if the memory has this ETag; * for any.",
@@ -127,14 +135,14 @@ static void write_parameters(struct json_writer *writer, const struct http_route
 }
 
 static void write_replies(struct json_writer *writer, const char *statuses, const char *schema,
-                          const char *media_type, bool tensors) {
+                          const char *media_type, const struct http_media *const *forms) {
   while (*statuses) {
     char status[4];
     snprintf(status, sizeof status, "%.3s", statuses);
     json_name(writer, status);
     json_open_object(writer);
     member(writer, "description", *status < '4' ? "Done." : "Not done; the body says why.");
-    if (*schema && strcmp(status, "304") != 0) content(writer, media_type, schema, tensors);
+    if (*schema && strcmp(status, "304") != 0) content(writer, media_type, schema, forms);
     json_close_object(writer);
     statuses += 3;
     statuses += strspn(statuses, " ");
@@ -154,18 +162,19 @@ static void write_operation(struct json_writer *writer, const struct http_route 
   member(writer, "operationId", route->operation);
   member(writer, "summary", route->summary);
   write_parameters(writer, route, doc);
-  if (*doc->request) {
+  if (*doc->request && route->takes) {
     json_name(writer, "requestBody");
     json_open_object(writer);
     json_name(writer, "required");
     json_boolean(writer, true);
-    content(writer, "application/json", doc->request, route->takes_tensors);
+    content(writer, route->takes[0]->type, doc->request, route->takes);
     json_close_object(writer);
   }
   json_name(writer, "responses");
   json_open_object(writer);
-  write_replies(writer, doc->successes, doc->reply, doc->media_type, route->sends_tensors);
-  write_replies(writer, doc->failures, "Problem", "application/problem+json", false);
+  write_replies(writer, doc->successes, doc->reply, doc->media_type, route->sends);
+  const struct http_error_format *errors = route->errors ? route->errors : &http_problem_json;
+  write_replies(writer, doc->failures, "Problem", errors->content_type, NULL);
   json_close_object(writer);
   json_close_object(writer);
 }

@@ -35,28 +35,9 @@ void api_finish(const struct api *api, struct http_reply *reply) {
 
 struct memory *api_pin(const struct api *api, const char *name, struct http_reply *reply) {
   struct problem problem;
-  struct memory *memory = api_find(api, name, &problem);
+  struct memory *memory = registry_find(api->registry, name, &problem);
   if (!memory) http_reply_problem(reply, &problem);
   return memory;
-}
-
-struct memory *api_find(const struct api *api, const char *name, struct problem *problem) {
-  struct memory *memory = registry_pin(api->registry, name);
-  if (!memory) {
-    problem_set(problem, PROBLEM_MEMORY_NOT_FOUND, "", "there is no memory named \"%s\"", name);
-    return NULL;
-  }
-  if (memory->damaged) {
-    problem_set(problem, PROBLEM_MEMORY_DAMAGED, "",
-                "%s; replace or delete the memory, or restore a backup", memory->damaged);
-    memory_free(memory);
-    return NULL;
-  }
-  if (memory->soonest == NEVER_EXPIRES) return memory;
-  struct memory *now = memory_at_time(memory, clock_wall_ms());
-  memory_free(memory);
-  if (!now) problem_set_status(problem, ATTN_NO_MEMORY, "");
-  return now;
 }
 
 /* ---- ETags and preconditions ---- */

@@ -189,7 +189,7 @@ void api_post_rows(void *context, const struct http_request *request, struct htt
   if (!changing) return;
   struct rows_body *body = &changing->rows;
   const bool parsed =
-      request->body_media == HTTP_TENSORS
+      request->body_media == &http_tensors
           ? tensor_body_parse_rows(request->body, request->body_length, body, &problem)
           : body_parse_rows(request->body, request->body_length, body, &problem);
   if (!parsed) {

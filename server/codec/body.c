@@ -100,20 +100,10 @@ static bool check_rows(const struct matrix *keys, const struct matrix *values,
                      "keys has %zu rows, values has %zu", keys->rows, values->rows);
 }
 
-/* The tensor that meets the keys is the one whose shape ends in dk. */
 bool body_check_score(const attn_score *score, size_t key_dim, struct problem *problem) {
-  if (attn_score_query_dim(score, key_dim) > 0) return true;
-  const attn_score_info *info = attn_score_get_info(score);
-  for (size_t i = 0; i < info->param_count; i++) {
-    const char *shape = info->params[i].shape;
-    const size_t length = strlen(shape);
-    if (length < 2 || strcmp(shape + length - 2, "dk") != 0) continue;
-    const attn_argument tensor = attn_score_get_argument(score, i, key_dim);
-    return problem_set(problem, PROBLEM_SHAPE_MISMATCH, "/score",
-                       "%s has rows of %zu numbers, the keys have %zu components", tensor.name,
-                       tensor.cols, key_dim);
-  }
-  return problem_set(problem, PROBLEM_SHAPE_MISMATCH, "/score", "the score does not fit the keys");
+  attn_fault fault;
+  if (attn_score_check_keys(score, key_dim, &fault) == ATTN_OK) return true;
+  return problem_set(problem, PROBLEM_SHAPE_MISMATCH, "/score", "%s", fault.detail);
 }
 
 attn_normalization *body_default_normalization(const attn_score *score) {

@@ -15,8 +15,8 @@
 #include "base/utf8.h"
 #include "codec/tensor.h"
 
-/* "type" and parameters; the library's own tables have up to three. */
-enum { MEMBERS_MAX = 9, TYPE_NAME_MAX = 64 };
+/* "type" and parameters. */
+enum { MEMBERS_MAX = 1 + ATTN_PARAMS_MAX, TYPE_NAME_MAX = 64 };
 
 /* A line of the library's table, of either kind. */
 struct kind {
@@ -115,8 +115,6 @@ static bool read_param(struct scan *scan, const attn_param_info *info, struct sp
 static bool read_object(struct scan *scan, const struct family *family, struct spec *spec) {
   if (!find_type(scan, family, &spec->kind)) return false;
   const struct kind *kind = &spec->kind;
-  if (kind->param_count >= MEMBERS_MAX)
-    return scan_fault(scan, PROBLEM_INTERNAL, "%s has too many parameters", kind->name);
   char what[TYPE_NAME_MAX + 32];
   snprintf(what, sizeof what, "the %s %s", family->noun, kind->name);
   const char *names[MEMBERS_MAX] = {"type"};

@@ -86,54 +86,41 @@ static void compute_alone(struct batcher *batcher, struct question *question,
   attn_request request = question->request;
   request.cancelled = gives_up;
   request.cancel_context = &batch;
-  request.fault_query = &question->fault_query;
   const double start = clock_seconds();
-  const attn_status status = attn_attend(question->snapshot, &request, pool);
+  const attn_status status = attn_attend(question->snapshot, &request, &question->result, pool);
   const double end = clock_seconds();
   question->seconds = end - start;
   finish(question, status, end);
 }
 
-/* The room for a batch's queries and answers, side by side. It is lent by the pool:
- * to have malloc() look for some kilobytes makes it tidy up, and forget the small
- * pieces that the next requests will want. */
+/* A batch's queries and its answer, side by side. The memory is lent by the pool: to have
+ * malloc() look for some kilobytes makes it tidy up, and forget the small pieces that the
+ * next requests will want. */
 struct tray {
   const attn_pool *pool;
   void *room;
   size_t bytes;
-  attn_weight *largest;
-  size_t *largest_count;
-  float *queries, *outputs;
+  float *queries;
+  attn_result result;
 };
 
 static void tray_free(const struct tray *tray) {
   if (tray->room) tray->pool->take_back(tray->pool->context, tray->room, tray->bytes);
 }
 
-static size_t room_of(const struct question *question) {
-  const size_t rows = attn_snapshot_rows(question->snapshot);
-  return question->request.top < rows ? question->request.top : rows;
-}
-
-/* Sizes are those of the questions' own matrices added up, which exist. The strictest
- * alignment comes first. */
-static bool tray_create(struct tray *tray, const attn_pool *pool, const struct question *like,
-                        size_t count) {
-  const bool top = like->request.weights_mode == ATTN_WEIGHTS_TOP;
-  const size_t largest = top ? count * room_of(like) : 0, lists = top ? count : 0;
-  const size_t queries = count * like->request.query_dim;
-  const size_t outputs = count * attn_snapshot_value_dim(like->snapshot);
-  const size_t needed = largest * sizeof *tray->largest + lists * sizeof *tray->largest_count +
-                        (queries + outputs) * sizeof *tray->queries;
-  *tray = (struct tray){.pool = pool, .bytes = SMALLEST_TRAY};
-  while (tray->bytes < needed)
+/* Sizes are those of the questions' own matrices added up, which exist. */
+static bool tray_create(struct tray *tray, const attn_pool *pool, const attn_snapshot *snapshot,
+                        const attn_request *request) {
+  *tray = (struct tray){
+      .pool = pool, .bytes = SMALLEST_TRAY, .result = attn_result_for(snapshot, request)};
+  const size_t answer = attn_result_bytes(&tray->result);
+  const size_t queries = request->query_count * request->query_dim * sizeof *tray->queries;
+  while (tray->bytes < answer + queries)
     tray->bytes *= 2;
   tray->room = pool->lend(pool->context, tray->bytes);
   if (!tray->room) return false;
-  tray->largest = tray->room;
-  tray->largest_count = (size_t *)(tray->largest + largest);
-  tray->queries = (float *)(tray->largest_count + lists);
-  tray->outputs = tray->queries + queries;
+  attn_result_place(&tray->result, tray->room);
+  tray->queries = (float *)(void *)((char *)tray->room + answer);
   return true;
 }
 
@@ -146,17 +133,9 @@ static void tray_load(struct tray *tray, const struct question *first) {
   }
 }
 
-static void tray_unload(const struct tray *tray, const struct question *question, size_t offset) {
-  const attn_request *request = &question->request;
-  const size_t value_dim = attn_snapshot_value_dim(question->snapshot);
-  memcpy(request->outputs, tray->outputs + offset * value_dim,
-         request->query_count * value_dim * sizeof(float));
-  if (request->weights_mode != ATTN_WEIGHTS_TOP) return;
-  const size_t room = room_of(question);
-  memcpy(request->largest, tray->largest + offset * room,
-         request->query_count * room * sizeof(attn_weight));
-  memcpy(request->largest_count, tray->largest_count + offset,
-         request->query_count * sizeof(size_t));
+static void tray_unload(const struct tray *tray, struct question *question, size_t offset) {
+  const attn_result own = attn_result_slice(&tray->result, offset, question->request.query_count);
+  attn_result_copy(&question->result, &own);
 }
 
 /* True where all questions were answered. */
@@ -164,21 +143,18 @@ static bool compute_together(struct batcher *batcher, struct question *first, si
                              size_t questions, const attn_pool *pool) {
   struct tray tray;
   bool answered = false;
-  if (!tray_create(&tray, pool, first, count)) goto done;
+  attn_request request = first->request;
+  request.query_count = count;
+  if (!tray_create(&tray, pool, first->snapshot, &request)) goto done;
   tray_load(&tray, first);
   struct batch batch = {batcher, first, 0};
   for (const struct question *q = first; q; q = q->following)
     batch.deadline = fmax(batch.deadline, q->deadline);
-  attn_request request = first->request;
   request.queries = tray.queries;
-  request.query_count = count;
-  request.outputs = tray.outputs;
-  request.largest = tray.largest;
-  request.largest_count = tray.largest_count;
   request.cancelled = gives_up;
   request.cancel_context = &batch;
   const double start = clock_seconds();
-  const attn_status status = attn_attend(first->snapshot, &request, pool);
+  const attn_status status = attn_attend(first->snapshot, &request, &tray.result, pool);
   const double end = clock_seconds();
   answered = status == ATTN_OK || status == ATTN_CANCELLED;
   size_t offset = 0;

@@ -11,21 +11,20 @@
  * owns it and keeps it, and all it points to, until done() is called. */
 struct question {
   const attn_snapshot *snapshot;
-  attn_request request; /* everything but cancelled, cancel_context, fault_query */
+  attn_request request; /* everything but cancelled, cancel_context */
+  attn_result result;   /* the answer, with arrays of the asker's */
   double deadline;      /* CLOCK_MONOTONIC seconds; INFINITY without one */
   /* Whether nobody waits for the answer any more; asked once a question that
    * had to wait comes to be computed. NULL: somebody does. */
   bool (*abandoned)(const struct question *question);
-  /* Called once, on a worker, when the request's out-parameters are filled or
-   * status says why not. */
+  /* Called once, on a worker, when the result is filled or status says why not. */
   void (*done)(struct question *question);
 
   attn_status status;
-  bool late;          /* with ATTN_CANCELLED: the deadline has passed */
-  size_t fault_query; /* see attn_request */
-  double seconds;     /* that the library took for the batch it was part of */
-  size_t companions;  /* other questions in that batch */
-  double cost;        /* expected seconds; set by batcher_ask() */
+  bool late;         /* with ATTN_CANCELLED: the deadline has passed */
+  double seconds;    /* that the library took for the batch it was part of */
+  size_t companions; /* other questions in that batch */
+  double cost;       /* expected seconds; set by batcher_ask() */
   struct question *following;
   size_t put_off; /* with those before it: see batcher_put_off() */
 };

@@ -107,7 +107,7 @@ void settings_encode(const attn_score *score, const attn_normalization *normaliz
   bytes_put_i64(out, ttl_ms);
 }
 
-enum { MOST_ARGUMENTS = 8, NAME_MAX_BYTES = 32 };
+enum { MOST_ARGUMENTS = ATTN_PARAMS_MAX, NAME_MAX_BYTES = 32 };
 
 /* Added to a time of today it stays within what times can say. */
 #define MOST_TTL_MS (INT64_MAX / 2)

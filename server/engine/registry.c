@@ -31,6 +31,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/clock.h"
+
 struct table {
   size_t count;
   struct memory *memories[]; /* sorted by name; a reference of each is held */
@@ -81,6 +83,25 @@ struct memory *registry_pin(struct registry *registry, const char *name) {
   struct memory *memory = find(table, name, &place) ? memory_ref(table->memories[place]) : NULL;
   leave(registry, side);
   return memory;
+}
+
+struct memory *registry_find(struct registry *registry, const char *name, struct problem *problem) {
+  struct memory *memory = registry_pin(registry, name);
+  if (!memory) {
+    problem_set(problem, PROBLEM_MEMORY_NOT_FOUND, "", "there is no memory named \"%s\"", name);
+    return NULL;
+  }
+  if (memory->damaged) {
+    problem_set(problem, PROBLEM_MEMORY_DAMAGED, "",
+                "%s; replace or delete the memory, or restore a backup", memory->damaged);
+    memory_free(memory);
+    return NULL;
+  }
+  if (memory->soonest == NEVER_EXPIRES) return memory;
+  struct memory *now = memory_at_time(memory, clock_wall_ms());
+  memory_free(memory);
+  if (!now) problem_set_status(problem, ATTN_NO_MEMORY, "");
+  return now;
 }
 
 /* Memory is taken outside of the announced stretch, where a reader must not

@@ -7,6 +7,7 @@
 #include <stdint.h>
 
 #include "attention.h"
+#include "base/problem.h"
 #include "engine/memory.h"
 
 struct registry;
@@ -17,6 +18,10 @@ void registry_free(struct registry *registry);
 /* The memory as it is now, held for the caller until memory_free(); NULL where
  * there is none. Takes no lock and never waits. */
 struct memory *registry_pin(struct registry *registry, const char *name);
+
+/* The same for those who want its rows: without those that have expired. NULL with the problem
+ * filled if there is none of that name, or it can't be read. */
+struct memory *registry_find(struct registry *registry, const char *name, struct problem *problem);
 
 /* All memories in order of their names, each held, in an array that
  * registry_list_free() frees; NULL: no memory. */

@@ -1,27 +1,25 @@
-/* The Accept header, as far as it chooses between JSON and tensors.
+/* The Accept header, as far as it chooses between the forms that a route sends.
  *
- * RFC 9110, 12.5.1: each of the two types has the weight of the most specific
- * range that covers it (the type itself, then application/ and a star, then
- * two stars), 0 where none does. The heavier one is sent. Where the weights
- * are the same, the one that was named more specifically is: a client that
- * lists safetensors and adds two stars for whatever else there may be wants
- * safetensors. What is left is JSON: two stars alone, no header at all, both
- * types named alike, neither of them acceptable. The last could be answered
- * with 406, but who asks for text/html in a browser rather sees JSON.
+ * RFC 9110, 12.5.1: each type has the weight of the most specific range that covers it (the
+ * type itself, then its family and a star, then two stars), 0 where none does. The heaviest
+ * one is sent. Of those that weigh the same, the one that was named more specifically is: a
+ * client that lists safetensors and adds two stars for whatever else there may be wants
+ * safetensors. What is left is the route's first form: two stars alone, no header at all,
+ * types named alike, none of them acceptable. The last could be answered with 406, but who
+ * asks for text/html in a browser rather sees JSON.
  *
- * Parameters other than q are passed over, since neither type has any. A
+ * Parameters other than q are passed over, since no type here has any. A
  * range that is malformed, or whose q is, counts for nothing: to refuse the
  * request for it would help nobody. Of two ranges that are equally specific
- * the heavier one counts. */
+ * the heavier one counts.
+ *
+ * The header is gone through once for each form. There are two of them, and most requests
+ * have a short header or none; a table of all forms' weights would need a bound on them. */
 #include "http/accept.h"
 
 #include <stddef.h>
 #include <string.h>
 #include <strings.h>
-
-#include "http/http.h"
-
-#define JSON_TYPE "application/json"
 
 struct span {
   const char *start;
@@ -81,21 +79,17 @@ static void improve(struct cover *cover, int specificity, int weight) {
   *cover = (struct cover){specificity, weight};
 }
 
-static void take_range(struct span range, int weight, struct cover *json, struct cover *tensors) {
-  if (span_equals(range, JSON_TYPE)) {
-    improve(json, 3, weight);
-  } else if (span_equals(range, HTTP_TENSORS_TYPE)) {
-    improve(tensors, 3, weight);
-  } else {
-    int specificity = span_equals(range, "application/*") ? 2 : span_equals(range, "*/*") ? 1 : 0;
-    if (specificity == 0) return;
-    improve(json, specificity, weight);
-    improve(tensors, specificity, weight);
-  }
+/* How specifically a range covers the type; 0: not at all. */
+static int specificity_of(struct span range, const char *type) {
+  if (span_equals(range, type)) return 3;
+  if (span_equals(range, "*/*")) return 1;
+  const size_t family = (size_t)(strchrnul(type, '/') - type) + 1;
+  const bool star = range.length == family + 1 && range.start[family] == '*';
+  return star && strncasecmp(range.start, type, family) == 0 ? 2 : 0;
 }
 
-bool accept_prefers_tensors(const char *accept) {
-  struct cover json = {0, 0}, tensors = {0, 0};
+static struct cover cover_of(const char *accept, const char *type) {
+  struct cover cover = {0, 0};
   for (const char *c = accept; *c; c += *c == ',') {
     const char *end = end_of(c, ",;");
     struct span range = trimmed(c, end);
@@ -108,9 +102,24 @@ bool accept_prefers_tensors(const char *accept) {
           text.start[1] == '=')
         weight = weight_of((struct span){text.start + 2, text.length - 2});
     }
-    if (weight >= 0) take_range(range, weight, &json, &tensors);
+    const int specificity = weight >= 0 ? specificity_of(range, type) : 0;
+    if (specificity > 0) improve(&cover, specificity, weight);
     c = end;
   }
-  if (tensors.weight != json.weight) return tensors.weight > json.weight;
-  return tensors.weight > 0 && tensors.specificity > json.specificity;
+  return cover;
+}
+
+const struct http_media *accept_choose(const char *accept, const struct http_media *const *forms) {
+  const struct http_media *best = forms[0];
+  if (*accept == '\0') return best;
+  struct cover of_best = cover_of(accept, best->type);
+  for (size_t i = 1; forms[i]; i++) {
+    const struct cover cover = cover_of(accept, forms[i]->type);
+    const bool heavier = cover.weight > of_best.weight;
+    const bool as_heavy = cover.weight > 0 && cover.weight == of_best.weight;
+    if (!heavier && !(as_heavy && cover.specificity > of_best.specificity)) continue;
+    best = forms[i];
+    of_best = cover;
+  }
+  return best;
 }

@@ -2,10 +2,10 @@
 #ifndef HTTP_ACCEPT_H
 #define HTTP_ACCEPT_H
 
-#include <stdbool.h>
+#include "http/http.h"
 
-/* True where the header value ("" where absent) ranks application/x-safetensors
- * above application/json: see accept.c. */
-bool accept_prefers_tensors(const char *accept);
+/* The one of the forms, at least one, that the header value ("" where absent) ranks highest;
+ * the first one if it has no preference: see accept.c. */
+const struct http_media *accept_choose(const char *accept, const struct http_media *const *forms);
 
 #endif

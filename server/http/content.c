@@ -1,32 +1,22 @@
 /* Content-Type and Content-Encoding of a request body.
  *
- * A body type is accepted because it stands in `accepted`; to take another one
- * is a line there. Tensors are for the routes that take them. A missing type
- * counts as JSON, since nearly everything the server speaks is that and `curl --data-binary` users
- * expect it to work; a wrong one is refused, because guessing is how a form ends up parsed as
- * something it is not (and because a browser can send a form to another site's server, but not JSON
- * without asking first). */
+ * A body's type is accepted because it is in the route's set. A missing type stands for the
+ * first form of the set: JSON, nearly always, and `curl --data-binary` users expect it to work. A
+ * wrong one is refused, because guessing is how a form ends up parsed as something it is not
+ * (and because a browser can send a form to another site's server, but not JSON without asking
+ * first). */
 #include "http/content.h"
 
+#include <stdio.h>
 #include <string.h>
 #include <strings.h>
+
+const struct http_media http_json = {"application/json", "+json", true};
+const struct http_media http_tensors = {HTTP_TENSORS_TYPE, NULL, false};
 
 struct span {
   const char *start;
   size_t length;
-};
-
-enum type_match { WHOLE_TYPE, TYPE_SUFFIX };
-
-/* Of a suffix ("+json") any type under application/ is meant. */
-static const struct accepted_type {
-  enum type_match match;
-  const char *text;
-  enum http_media media;
-} accepted[] = {
-    {WHOLE_TYPE, "application/json", HTTP_JSON},
-    {TYPE_SUFFIX, "+json", HTTP_JSON},
-    {WHOLE_TYPE, HTTP_TENSORS_TYPE, HTTP_TENSORS},
 };
 
 #define SUFFIXED_UNDER "application/"
@@ -45,20 +35,28 @@ static bool span_equals(struct span span, const char *text) {
   return span.length == strlen(text) && strncasecmp(span.start, text, span.length) == 0;
 }
 
-static bool type_matches(struct span type, const struct accepted_type *rule) {
-  if (rule->match == WHOLE_TYPE) return span_equals(type, rule->text);
-  const size_t prefix = sizeof SUFFIXED_UNDER - 1, suffix = strlen(rule->text);
+static bool has_suffix(struct span type, const char *text) {
+  const size_t prefix = sizeof SUFFIXED_UNDER - 1, suffix = strlen(text);
   return type.length > prefix + suffix && strncasecmp(type.start, SUFFIXED_UNDER, prefix) == 0 &&
-         strncasecmp(type.start + type.length - suffix, rule->text, suffix) == 0;
+         strncasecmp(type.start + type.length - suffix, text, suffix) == 0;
 }
 
-static bool type_is_accepted(struct span type, bool takes_tensors, enum http_media *media) {
-  for (size_t i = 0; i < sizeof accepted / sizeof accepted[0]; i++) {
-    if (!type_matches(type, &accepted[i])) continue;
-    *media = accepted[i].media;
-    return *media == HTTP_JSON || takes_tensors;
-  }
-  return false;
+/* NULL if it is none of them. */
+static const struct http_media *find_media(struct span type,
+                                           const struct http_media *const *takes) {
+  for (; *takes; takes++)
+    if (span_equals(type, (*takes)->type) ||
+        ((*takes)->suffix && has_suffix(type, (*takes)->suffix)))
+      return *takes;
+  return NULL;
+}
+
+/* "application/json or application/x-safetensors" */
+static void list_types(const struct http_media *const *takes, char *text, size_t size) {
+  size_t used = 0;
+  text[0] = '\0';
+  for (size_t i = 0; takes[i] && used < size; i++)
+    used += (size_t)snprintf(text + used, size - used, "%s%s", i > 0 ? " or " : "", takes[i]->type);
 }
 
 /* True where `parameters`, all that follows the first ';', names no charset
@@ -83,9 +81,9 @@ static bool charset_is_accepted(const char *parameters) {
   return true;
 }
 
-bool content_check(const char *type, const char *encoding, bool takes_tensors,
-                   enum http_media *media, struct problem *problem) {
-  *media = HTTP_JSON;
+bool content_check(const char *type, const char *encoding, const struct http_media *const *takes,
+                   const struct http_media **media, struct problem *problem) {
+  *media = takes[0];
   struct span coding = trimmed(encoding, strlen(encoding));
   if (coding.length > 0 && !span_equals(coding, "identity"))
     return problem_set(problem, PROBLEM_UNSUPPORTED_MEDIA_TYPE, "",
@@ -94,15 +92,19 @@ bool content_check(const char *type, const char *encoding, bool takes_tensors,
   size_t length = strcspn(type, ";");
   struct span media_type = trimmed(type, length);
   if (media_type.length == 0 && type[length] == '\0') return true;
-  if (!type_is_accepted(media_type, takes_tensors, media)) {
-    bool form = span_equals(media_type, "application/x-www-form-urlencoded");
+  const struct http_media *found = find_media(media_type, takes);
+  if (!found) {
+    char types[200];
+    const bool form =
+        takes[0] == &http_json && span_equals(media_type, "application/x-www-form-urlencoded");
+    list_types(takes, types, sizeof types);
     return problem_set(
         problem, PROBLEM_UNSUPPORTED_MEDIA_TYPE, "",
-        "the Content-Type of a body is application/json%s, but this one is %.100s%s",
-        takes_tensors ? " or " HTTP_TENSORS_TYPE : "", type,
+        "the Content-Type of a body is %s, but this one is %.100s%s", types, type,
         form ? " (curl sends that unless told --json or -H 'Content-Type: application/json')" : "");
   }
-  if (*media == HTTP_JSON && !charset_is_accepted(type + length))
+  *media = found;
+  if (found->utf8 && !charset_is_accepted(type + length))
     return problem_set(problem, PROBLEM_UNSUPPORTED_MEDIA_TYPE, "",
                        "the charset of a body is utf-8, but the Content-Type is %.100s", type);
   return true;

@@ -7,9 +7,10 @@
 #include "base/problem.h"
 #include "http/http.h"
 
-/* The form of the body, in `media`; false with unsupported_media_type. Both
- * are header values, "" where absent; a missing type counts as JSON. */
-bool content_check(const char *type, const char *encoding, bool takes_tensors,
-                   enum http_media *media, struct problem *problem);
+/* Which one of the forms that are taken the body has, in `media`; false with
+ * unsupported_media_type. Type and encoding are header values, "" where absent; a missing type
+ * stands for the first form. */
+bool content_check(const char *type, const char *encoding, const struct http_media *const *takes,
+                   const struct http_media **media, struct problem *problem);
 
 #endif

@@ -16,11 +16,23 @@
 
 enum http_method { HTTP_GET, HTTP_PUT, HTTP_POST, HTTP_PATCH, HTTP_DELETE, HTTP_METHOD_COUNT };
 
-/* The two forms that bodies and replies come in: application/json and
- * application/x-safetensors. */
-enum http_media { HTTP_JSON, HTTP_TENSORS };
-#define HTTP_JSON_TYPE    "application/json"
+/* A form that bodies and replies come in: a media type. What routes take and send are sets of
+ * these, arrays that end with NULL, whose first one stands for a header that is absent or has
+ * no preference. A form is known by its address. */
+struct http_media {
+  const char *type;   /* "application/json" */
+  const char *suffix; /* "+json": any type under application/ that ends so is it, too; NULL: none */
+  bool utf8;          /* it is text: a charset that is named has to be UTF-8 */
+};
+extern const struct http_media http_json, http_tensors;
 #define HTTP_TENSORS_TYPE "application/x-safetensors"
+
+/* How the errors of a protocol look. */
+struct http_error_format {
+  const char *content_type;
+  void (*write)(struct buffer *body, const struct problem *problem);
+};
+extern const struct http_error_format http_problem_json; /* RFC 9457 */
 
 /* A request whose head was checked and whose body, where the route takes one,
  * has arrived whole. Strings are NUL-terminated, never NULL ("" where absent),
@@ -28,17 +40,18 @@ enum http_media { HTTP_JSON, HTTP_TENSORS };
 struct http_request {
   enum http_method method; /* HEAD arrives as HTTP_GET, its body is left out on the wire */
   const char *path;
-  const char *name;         /* what stood for {name} in the route's pattern */
+  const char *name;         /* what stood for the first {placeholder} of the route's pattern */
+  const char *second;       /* and for its second one */
   const char *query_string; /* after the '?', as it came */
   const char *content_type;
   const char *accept;
   const char *if_match;
   const char *if_none_match;
-  const char *idempotency_key; /* 1 to 255 visible ASCII bytes, or "" */
-  enum http_media body_media;  /* by its Content-Type; JSON where that is absent */
-  bool wants_tensors;          /* Accept prefers them, of a route that sends them: see accept.h */
-  void *upload;                /* where the route's http_upload took the body; the handler's own */
-  const char *body;            /* "" where there is an upload */
+  const char *idempotency_key;          /* 1 to 255 visible ASCII bytes, or "" */
+  const struct http_media *body_media;  /* one of the route's `takes`, by Content-Type */
+  const struct http_media *reply_media; /* one of its `sends`, by Accept; NULL without those */
+  void *upload;     /* where the route's http_upload took the body; the handler's own */
+  const char *body; /* "" where there is an upload */
   size_t body_length;
   double began; /* when the head was there: seconds of CLOCK_MONOTONIC */
   bool at_once; /* an ON_WORKER handler is run on the I/O thread, being cheap */
@@ -64,18 +77,21 @@ struct http_stream {
 /* Filled by a handler. The http side adds Date, Content-Length, Connection,
  * Cache-Control and Vary. */
 struct http_reply {
-  int status;                /* 200 to begin with */
-  const char *content_type;  /* static text; NULL where there is no body */
+  int status;                   /* 200 to begin with */
+  const char *content_type;     /* static text; NULL where there is no body */
+  const char *content_encoding; /* static text; NULL: none */
   struct buffer body;        /* empty, but may have memory already; taken over by the http side */
   struct http_stream stream; /* read != NULL: the body, in place of `body`; taken over as well */
   char etag[32];             /* "" or with its quotes */
   char location[192];        /* "" or a path */
   char allow[64];            /* "" or the methods */
   unsigned retry_after;      /* seconds; 0: none */
-  bool varies;               /* set by the http side: `Vary: Accept` */
+  /* Set by the http side: */
+  bool varies;                            /* `Vary: Accept` */
+  const struct http_error_format *errors; /* the route's; NULL: http_problem_json */
 };
 
-/* Makes the reply that problem: status, application/problem+json, the body,
+/* Makes the reply that problem: its status, the body as the route's errors look,
  * Retry-After with 503. What the reply held before is dropped. */
 void http_reply_problem(struct http_reply *reply, const struct problem *problem);
 
@@ -122,18 +138,19 @@ struct http_upload {
 
 struct http_route {
   enum http_method method;
-  const char *pattern; /* "/v1/memories/{name}/attend"; {name} is one path segment */
+  /* "/v1/memories/{name}/attend": {name}, and at most one more placeholder, is one segment */
+  const char *pattern;
   http_handler *handler;
   enum http_place place;
-  http_cost *cost;    /* ON_WORKER; NULL: by the length of the body */
-  bool completes;     /* the handler completes its reply on its own: http_complete() */
-  bool takes_body;    /* else a body is refused with 400 */
-  bool takes_tensors; /* the body may be application/x-safetensors; else 415 */
-  bool sends_tensors; /* the reply has both forms: wants_tensors is told, and `Vary: Accept` */
-  bool works_unready; /* answers although the server is loading or stopping */
-  const struct http_upload *upload; /* of a route that takes a body; NULL: it is collected */
-  const char *operation;            /* camelCase, for OpenAPI, log and metrics */
-  const char *summary;              /* one sentence, for OpenAPI */
+  http_cost *cost; /* ON_WORKER; NULL: by the length of the body */
+  bool completes;  /* the handler completes its reply on its own: http_complete() */
+  const struct http_media *const *takes;  /* forms of the body, else 415; NULL: 400 for a body */
+  const struct http_media *const *sends;  /* forms of the reply, where it has several */
+  const struct http_error_format *errors; /* NULL: http_problem_json */
+  bool works_unready;                     /* answers although the server is loading or stopping */
+  const struct http_upload *upload;       /* of a route that takes a body; NULL: it is collected */
+  const char *operation;                  /* camelCase, for OpenAPI, log and metrics */
+  const char *summary;                    /* one sentence, for OpenAPI */
 };
 
 struct http_config {

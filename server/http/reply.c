@@ -26,7 +26,7 @@
 #include <sys/socket.h>
 #include <time.h>
 
-#define MOST_HEADERS  9
+#define MOST_HEADERS  10
 #define RETRY_SECONDS 1
 
 #define STREAM_BLOCK  (256 << 10)
@@ -69,11 +69,16 @@ uint64_t reply_length(const struct http_reply *reply) {
   return reply->stream.read ? reply->stream.length : reply->body.length;
 }
 
+const struct http_error_format http_problem_json = {"application/problem+json", problem_write};
+
 void http_reply_problem(struct http_reply *reply, const struct problem *problem) {
+  const struct http_error_format *errors = reply->errors;
   reply_renew(reply);
+  reply->errors = errors;
+  if (!errors) errors = &http_problem_json;
   reply->status = problem_info(problem->code)->status;
-  reply->content_type = "application/problem+json";
-  problem_write(&reply->body, problem);
+  reply->content_type = errors->content_type;
+  errors->write(&reply->body, problem);
   if (reply->status == 503) reply->retry_after = RETRY_SECONDS;
 }
 
@@ -84,6 +89,7 @@ static void add(struct headers *headers, const char *name, const char *value) {
 static void reply_headers(const struct http_reply *reply, bool close, struct headers *headers) {
   headers->count = 0;
   add(headers, "Content-Type", reply->content_type);
+  add(headers, "Content-Encoding", reply->content_encoding);
   add(headers, "ETag", reply->etag);
   add(headers, "Location", reply->location);
   add(headers, "Allow", reply->allow);

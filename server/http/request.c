@@ -260,7 +260,7 @@ static enum MHD_Result send_reply(struct request *request) {
     return MHD_NO;
   if (connections_draining(server->connections)) request->close = true;
   forget_timeout(request);
-  request->reply.varies = route && route->sends_tensors;
+  request->reply.varies = route && route->sends;
   if (!reply_queue(&request->reply, request->mhd, request->close)) return MHD_NO;
   request->state = SENT;
   request->sent = request->head_only ? 0 : length;
@@ -298,8 +298,8 @@ static bool check_body(struct request *request, const struct http_route *route,
                        struct problem *problem) {
   const struct head *head = &request->head;
   uint64_t limit = request->server->config.max_body_bytes;
-  if (route->takes_body) {
-    if (!content_check(head->content_type, head->content_encoding, route->takes_tensors,
+  if (route->takes) {
+    if (!content_check(head->content_type, head->content_encoding, route->takes,
                        &request->view.body_media, problem))
       return false;
   } else if (head_announces_body(head)) {
@@ -316,9 +316,12 @@ static bool check_body(struct request *request, const struct http_route *route,
 /* Everything that can be said of the request before its body is there. */
 static bool check_request(struct request *request, struct problem *problem) {
   const struct http_services *services = &request->server->services;
-  if (!router_find(services->routes, services->route_count, request->method, request->view.path,
-                   &request->match, problem))
-    return false;
+  const size_t count = services->route_count;
+  const bool found = router_find(services->routes, count, request->method, request->view.path,
+                                 &request->match, problem);
+  const size_t pattern = request->match.pattern;
+  if (pattern < count) request->reply.errors = services->routes[pattern].errors;
+  if (!found) return false;
   const struct http_route *route = route_of(request);
   if (!route->works_unready && !services->ready(services->ready_context))
     return problem_set(problem, PROBLEM_NOT_READY, "", "the server is loading or stopping");
@@ -331,12 +334,13 @@ static void show_head(struct request *request, const struct http_route *route) {
   struct http_request *view = &request->view;
   view->method = route->method;
   view->name = request->match.name;
+  view->second = request->match.second;
   view->content_type = head->content_type;
   view->accept = head->accept;
   view->if_match = head->if_match;
   view->if_none_match = head->if_none_match;
   view->idempotency_key = head->idempotency_key;
-  view->wants_tensors = route->sends_tensors && accept_prefers_tensors(head->accept);
+  if (route->sends) view->reply_media = accept_choose(head->accept, route->sends);
   view->body = "";
   view->began = (double)request->began.tv_sec + (double)request->began.tv_nsec * 1e-9;
 }

@@ -1,7 +1,7 @@
 /* Method and path against the route table.
  *
- * A pattern is literal text with at most one {name}, which stands for exactly
- * one segment of at least one byte. The segment is taken as it came: nothing
+ * A pattern is literal text with at most two placeholders, {name} and another, each of which
+ * stands for exactly one segment of at least one byte. A segment is taken as it came: nothing
  * is percent-decoded, because no byte of a legal name needs it, and a decoder
  * between the check of a path and its use is how "%2e%2e" and "%00" get in.
  * For the same reason nothing is normalised: a doubled or a trailing slash
@@ -18,8 +18,7 @@
 
 #include "base/byte_set.h"
 
-#define PLACEHOLDER        "{name}"
-#define PLACEHOLDER_LENGTH (sizeof PLACEHOLDER - 1)
+enum { PLACEHOLDERS = 2 };
 
 static const byte_set name_bytes = {['A' ... 'Z'] = true, ['a' ... 'z'] = true,
                                     ['0' ... '9'] = true, ['.'] = true,
@@ -35,41 +34,45 @@ const char *router_method_name(enum http_method method) {
   return method_names[method];
 }
 
-/* What stood for {name}; start is NULL where the pattern has none. */
+/* What stood for a placeholder; start is NULL if the pattern has it not. */
 struct segment {
   const char *start;
   size_t length;
 };
 
-static bool pattern_fits(const char *pattern, const char *path, struct segment *name) {
-  *name = (struct segment){NULL, 0};
-  while (*pattern && *pattern != PLACEHOLDER[0] && *pattern == *path) {
-    pattern++;
-    path++;
+static bool pattern_fits(const char *pattern, const char *path, struct segment *segments) {
+  size_t count = 0;
+  for (size_t i = 0; i < PLACEHOLDERS; i++)
+    segments[i] = (struct segment){NULL, 0};
+  while (*pattern) {
+    if (*pattern != '{') {
+      if (*pattern++ != *path++) return false; /* here at the path's end, too */
+      continue;
+    }
+    const size_t length = (size_t)(strchrnul(path, '/') - path);
+    if (length == 0 || count == PLACEHOLDERS) return false;
+    segments[count++] = (struct segment){path, length};
+    path += length;
+    pattern = strchrnul(pattern, '}');
+    if (*pattern) pattern++;
   }
-  if (*pattern != PLACEHOLDER[0]) return *pattern == *path;
-  const size_t length = (size_t)(strchrnul(path, '/') - path);
-  if (length == 0) return false;
-  *name = (struct segment){path, length};
-  return strcmp(pattern + PLACEHOLDER_LENGTH, path + length) == 0;
+  return *path == '\0';
 }
 
-static bool name_check(const struct segment *name, struct problem *problem) {
+static bool name_check(const struct segment *name, const char *what, struct problem *problem) {
   size_t good = byte_set_span(name_bytes, name->start);
   if (good < name->length) {
     unsigned char bad = (unsigned char)name->start[good];
     return problem_set(problem, PROBLEM_INVALID_NAME, "",
-                       "the name of a memory consists of A-Z a-z 0-9 . _ -, but its byte %zu is "
-                       "0x%02x%s",
+                       "%s consists of A-Z a-z 0-9 . _ -, but its byte %zu is 0x%02x%s", what,
                        good + 1, bad, bad == '%' ? " ('%': names are not percent-decoded)" : "");
   }
   if (name->length > HTTP_NAME_MAX)
     return problem_set(problem, PROBLEM_INVALID_NAME, "",
-                       "the name of a memory has at most %d bytes, but this one has %zu",
-                       HTTP_NAME_MAX, name->length);
+                       "%s has at most %d bytes, but this one has %zu", what, HTTP_NAME_MAX,
+                       name->length);
   if (name->start[0] == '.')
-    return problem_set(problem, PROBLEM_INVALID_NAME, "",
-                       "the name of a memory does not start with '.'");
+    return problem_set(problem, PROBLEM_INVALID_NAME, "", "%s does not start with '.'", what);
   return true;
 }
 
@@ -105,11 +108,12 @@ static size_t find_method(const struct http_route *routes, size_t count, size_t 
 
 bool router_find(const struct http_route *routes, size_t count, const char *method,
                  const char *path, struct route_match *match, struct problem *problem) {
-  *match = (struct route_match){.index = count};
-  struct segment name = {NULL, 0};
+  struct segment segments[PLACEHOLDERS] = {{NULL, 0}};
   size_t first = 0;
-  while (first < count && !pattern_fits(routes[first].pattern, path, &name))
+  *match = (struct route_match){.index = count};
+  while (first < count && !pattern_fits(routes[first].pattern, path, segments))
     first++;
+  match->pattern = first;
   if (first == count)
     return problem_set(problem, PROBLEM_NOT_FOUND, "", "there is nothing at %.400s", path);
 
@@ -120,9 +124,11 @@ bool router_find(const struct http_route *routes, size_t count, const char *meth
     return problem_set(problem, PROBLEM_METHOD_NOT_ALLOWED, "",
                        "%.300s takes %s, but the method is %.40s", path, match->allow, method);
   }
-  if (name.start) {
-    if (!name_check(&name, problem)) return false;
-    memcpy(match->name, name.start, name.length);
+  static const char *const what[] = {"the name of a memory", "the second name of a path"};
+  char *const kept[] = {match->name, match->second};
+  for (size_t i = 0; i < PLACEHOLDERS && segments[i].start; i++) {
+    if (!name_check(&segments[i], what[i], problem)) return false;
+    memcpy(kept[i], segments[i].start, segments[i].length);
   }
   return true;
 }

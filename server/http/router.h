@@ -4,12 +4,14 @@
 
 #include "http/http.h"
 
-#define HTTP_NAME_MAX 128 /* bytes of what may stand for {name} */
+#define HTTP_NAME_MAX 128 /* bytes of what may stand for a {placeholder} */
 
 struct route_match {
-  size_t index;                 /* into the table; its size where no route was found */
-  char name[HTTP_NAME_MAX + 1]; /* what stood for {name}, "" where the pattern has none */
-  char allow[64];               /* the methods of the path, where the method was wrong */
+  size_t index;   /* into the table; its size where no route was found */
+  size_t pattern; /* of a route with the path's pattern, whatever the method; else the size */
+  char name[HTTP_NAME_MAX + 1];   /* what stood for the first placeholder, "" without one */
+  char second[HTTP_NAME_MAX + 1]; /* and for the second */
+  char allow[64];                 /* the methods of the path, where the method was wrong */
 };
 
 /* True where a route was found. Else `problem` is not_found,

@@ -33,6 +33,8 @@ enum { MOST_BATCH = 256 };
 struct run {
   const attn_snapshot *memory;
   attn_request request;
+  attn_result result;
+  void *arrays; /* of the result */
   attn_score *score;
   attn_normalization *norm;
   float *queries;
@@ -40,8 +42,8 @@ struct run {
 };
 
 static void attend(void *context) {
-  const struct run *run = context;
-  must(attn_attend(run->memory, &run->request, run->pool), "attend");
+  struct run *run = context;
+  must(attn_attend(run->memory, &run->request, &run->result, run->pool), "attend");
 }
 
 attn_snapshot *new_memory(size_t rows, size_t dim) {
@@ -134,7 +136,7 @@ static void add_case(struct report *report, const char *name, struct case_shape 
 
 static struct run new_run(const struct bench *bench, const attn_snapshot *memory, size_t batch,
                           const struct variant *variant) {
-  const size_t rows = attn_snapshot_rows(memory), dim = attn_snapshot_key_dim(memory);
+  const size_t dim = attn_snapshot_key_dim(memory);
   attn_score *score;
   attn_normalization *norm;
   must(attn_score_create(&score, variant->score, &variant->score_arg,
@@ -143,33 +145,28 @@ static struct run new_run(const struct bench *bench, const attn_snapshot *memory
   must(attn_normalization_create(&norm, variant->norm, &variant->norm_arg,
                                  variant->norm_arg.name != NULL, NULL),
        variant->norm);
-  const bool full = variant->mode == ATTN_WEIGHTS_FULL, top = variant->mode == ATTN_WEIGHTS_TOP;
   float *queries = new_normal(batch * dim, 13);
-  return (struct run){
-      .memory = memory,
-      .pool = bench->pool,
-      .score = score,
-      .norm = norm,
-      .queries = queries,
-      .request = {.queries = queries,
-                  .query_count = batch,
-                  .query_dim = dim,
-                  .score = score,
-                  .normalization = norm,
-                  .weights_mode = variant->mode,
-                  .top = variant->top,
-                  .outputs = must_alloc(batch * dim * sizeof(float)),
-                  .weights = full ? must_alloc(batch * rows * sizeof(float)) : NULL,
-                  .largest = top ? must_alloc(batch * variant->top * sizeof(attn_weight)) : NULL,
-                  .largest_count = top ? must_alloc(batch * sizeof(size_t)) : NULL}};
+  struct run run = {.memory = memory,
+                    .pool = bench->pool,
+                    .score = score,
+                    .norm = norm,
+                    .queries = queries,
+                    .request = {.queries = queries,
+                                .query_count = batch,
+                                .query_dim = dim,
+                                .score = score,
+                                .normalization = norm,
+                                .weights_mode = variant->mode,
+                                .top = variant->top}};
+  run.result = attn_result_for(memory, &run.request);
+  run.arrays = must_alloc(attn_result_bytes(&run.result));
+  attn_result_place(&run.result, run.arrays);
+  return run;
 }
 
 static void free_run(struct run *run) {
   free(run->queries);
-  free(run->request.outputs);
-  free(run->request.weights);
-  free(run->request.largest);
-  free(run->request.largest_count);
+  free(run->arrays);
   attn_score_free(run->score);
   attn_normalization_free(run->norm);
 }

@@ -52,9 +52,10 @@ static void attend(const attn_snapshot *memory, const char *score_name, float ou
                                 .query_dim = attn_snapshot_key_dim(memory),
                                 .score = score,
                                 .normalization = norm,
-                                .weights_mode = ATTN_WEIGHTS_NONE,
-                                .outputs = output};
-  *status = attn_attend(memory, &request, NULL);
+                                .weights_mode = ATTN_WEIGHTS_NONE};
+  attn_result result = attn_result_for(memory, &request);
+  result.outputs = output;
+  *status = attn_attend(memory, &request, &result, NULL);
   attn_score_free(score);
   attn_normalization_free(norm);
 }

@@ -71,7 +71,8 @@ int peer_attend(const struct peer *peer, const float *queries, size_t count, flo
                                 .query_dim = attn_snapshot_key_dim(peer->memory),
                                 .score = peer->score,
                                 .normalization = peer->norm,
-                                .weights_mode = ATTN_WEIGHTS_NONE,
-                                .outputs = outputs};
-  return (int)attn_attend(peer->memory, &request, peer->workers ? &peer->pool : NULL);
+                                .weights_mode = ATTN_WEIGHTS_NONE};
+  attn_result result = attn_result_for(peer->memory, &request);
+  result.outputs = outputs;
+  return (int)attn_attend(peer->memory, &request, &result, peer->workers ? &peer->pool : NULL);
 }

@@ -172,10 +172,11 @@ static inline void check_same_answers(uint64_t index, const attn_snapshot *a,
                                     .query_dim = dk,
                                     .score = score,
                                     .normalization = norm,
-                                    .weights_mode = ATTN_WEIGHTS_FULL,
-                                    .outputs = outputs[i],
-                                    .weights = weights[i]};
-      CHECK_STATUS(ATTN_OK, attn_attend(both[i], &request, NULL));
+                                    .weights_mode = ATTN_WEIGHTS_FULL};
+      attn_result result = attn_result_for(both[i], &request);
+      result.outputs = outputs[i];
+      result.weights = weights[i];
+      CHECK_STATUS(ATTN_OK, attn_attend(both[i], &request, &result, NULL));
     }
     ck_assert_msg(same_bits(outputs[0], outputs[1], QUERIES * dv) &&
                       same_bits(weights[0], weights[1], QUERIES * rows),

@@ -494,8 +494,7 @@ END_TEST
 
 static answer ask(const trial *t, const asking *how) {
   answer a = answer_new(t, how);
-  const attn_request request = trial_request(t, how, &a);
-  CHECK_STATUS(ATTN_OK, attn_attend(t->snapshot, &request, how->pool));
+  CHECK_STATUS(ATTN_OK, trial_attend(t, how, &a));
   return a;
 }
 

@@ -293,8 +293,7 @@ typedef struct asked {
 
 static attn_status make_answer(void *argument) {
   const asked *it = argument;
-  const attn_request request = trial_request(it->t, &it->how, &it->a);
-  return attn_attend(it->t->snapshot, &request, it->how.pool);
+  return trial_attend(it->t, &it->how, &it->a);
 }
 
 static trial make_trial(uint64_t index, const char *score, const char *normalization, bool masked) {

@@ -23,8 +23,7 @@ static void check_any(trial *t) {
   } else if (largest > (double)FLT_MAX * 1.0001) {
     const asking how = {ATTN_WEIGHTS_FULL, 0, NULL};
     answer a = answer_new(t, &how);
-    const attn_request request = trial_request(t, &how, &a);
-    const attn_status status = attn_attend(t->snapshot, &request, NULL);
+    const attn_status status = trial_attend(t, &how, &a);
     if (status != ATTN_NOT_REPRESENTABLE) TRIAL_FAIL(t, "%s", attn_status_text(status));
     answer_free(&a);
   }
@@ -59,8 +58,7 @@ static void expect_top(trial *t, size_t top, const attn_weight *expected, size_t
                        const attn_pool *pool) {
   const asking how = {ATTN_WEIGHTS_TOP, top, pool};
   answer a = answer_new(t, &how);
-  const attn_request request = trial_request(t, &how, &a);
-  CHECK_STATUS(ATTN_OK, attn_attend(t->snapshot, &request, pool));
+  CHECK_STATUS(ATTN_OK, trial_attend(t, &how, &a));
   if (a.largest_count[0] != count)
     TRIAL_FAIL(t, "%zu rows listed, expected %zu", a.largest_count[0], count);
   for (size_t i = 0; i < count; i++)
@@ -300,15 +298,13 @@ static void expect_refusal(trial *t, size_t bad_query) {
   for (size_t i = 0; i < COUNT(modes) * 2; i++) {
     const asking how = {modes[i / 2], 2, NULL};
     answer a = answer_new(t, &how);
-    attn_request request = trial_request(t, &how, &a);
-    size_t fault_query = SIZE_MAX;
-    request.fault_query = &fault_query;
-    const attn_status status = attn_attend(t->snapshot, &request, i % 2 ? &pool : NULL);
-    if (status != ATTN_NOT_REPRESENTABLE || fault_query != bad_query)
+    const attn_request request = trial_request(t, &how);
+    attn_result result = trial_result(t, &request, &a);
+    const attn_status status = attn_attend(t->snapshot, &request, &result, i % 2 ? &pool : NULL);
+    if (status != ATTN_NOT_REPRESENTABLE || result.fault_query != bad_query)
       TRIAL_FAIL(t, "mode %d%s: %s, query %zu named, %zu is at fault", (int)how.mode,
-                 i % 2 ? " pool" : "", attn_status_text(status), fault_query, bad_query);
-    request.fault_query = NULL;
-    CHECK_STATUS(ATTN_NOT_REPRESENTABLE, attn_attend(t->snapshot, &request, NULL));
+                 i % 2 ? " pool" : "", attn_status_text(status), result.fault_query, bad_query);
+    CHECK_STATUS(ATTN_NOT_REPRESENTABLE, attn_attend(t->snapshot, &request, &result, NULL));
     answer_free(&a);
   }
 }
@@ -434,8 +430,7 @@ START_TEST(test_no_mass) {
     const attn_weights_mode mode = i % 2 ? ATTN_WEIGHTS_TOP : ATTN_WEIGHTS_FULL;
     const asking how = {mode, 5, &pool};
     answer a = answer_new(&t, &how);
-    const attn_request request = trial_request(&t, &how, &a);
-    CHECK_STATUS(ATTN_OK, attn_attend(t.snapshot, &request, how.pool));
+    CHECK_STATUS(ATTN_OK, trial_attend(&t, &how, &a));
     for (size_t q = 1; q < 6; q += 2) {
       for (size_t c = 0; c < 3; c++)
         if (a.outputs[q * 3 + c] != 0) TRIAL_FAIL(&t, "query %zu has an output, but no mass", q);

@@ -207,10 +207,11 @@ static long cancel_at(const trial *t, attn_weights_mode mode, long n, const attn
   countdown left;
   atomic_init(&left.calls_left, n);
   atomic_init(&left.calls, 0);
-  attn_request request = trial_request(t, &how, &a);
+  attn_request request = trial_request(t, &how);
+  attn_result result = trial_result(t, &request, &a);
   request.cancelled = is_over;
   request.cancel_context = &left;
-  const attn_status status = attn_attend(t->snapshot, &request, pool);
+  const attn_status status = attn_attend(t->snapshot, &request, &result, pool);
   const long calls = atomic_load(&left.calls);
   const attn_status expected = calls >= n ? ATTN_CANCELLED : ATTN_OK;
   if (status != expected)
@@ -254,10 +255,8 @@ typedef struct caller {
 static void *call(void *argument) {
   caller *me = argument;
   const asking how = {me->mode, 3, me->pool};
-  for (size_t i = 0; i < 5 && me->status == ATTN_OK; i++) {
-    const attn_request request = trial_request(me->t, &how, &me->a);
-    me->status = attn_attend(me->t->snapshot, &request, me->pool);
-  }
+  for (size_t i = 0; i < 5 && me->status == ATTN_OK; i++)
+    me->status = trial_attend(me->t, &how, &me->a);
   return NULL;
 }
 

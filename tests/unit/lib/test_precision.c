@@ -187,9 +187,8 @@ static void check_order(const trial *t, size_t top, const attn_pool *pool) {
   const size_t rows = t->of.rows;
   const asking how = {ATTN_WEIGHTS_TOP, top, pool};
   answer a = answer_new(t, &how);
-  const attn_request request = trial_request(t, &how, &a);
   size_t *next = must_alloc(rows, sizeof *next); /* of a kind: the row to come */
-  CHECK_STATUS(ATTN_OK, attn_attend(t->snapshot, &request, pool));
+  CHECK_STATUS(ATTN_OK, trial_attend(t, &how, &a));
   for (size_t q = 0; q < t->of.query_count; q++) {
     for (size_t row = 0; row < rows; row++)
       next[row] = row;

@@ -78,15 +78,17 @@ static void check_company(const attn_snapshot *memory, const float *queries, att
   request.weights_mode = ATTN_WEIGHTS_FULL;
   request.queries = queries;
   request.query_count = QUERIES;
-  request.outputs = outputs;
-  request.weights = weights;
-  CHECK_STATUS(ATTN_OK, attn_attend(memory, &request, pool));
+  attn_result together = attn_result_for(memory, &request);
+  together.outputs = outputs;
+  together.weights = weights;
+  CHECK_STATUS(ATTN_OK, attn_attend(memory, &request, &together, pool));
   request.query_count = 1;
-  request.outputs = alone;
-  request.weights = own;
+  attn_result result = attn_result_for(memory, &request);
+  result.outputs = alone;
+  result.weights = own;
   for (size_t q = 0; q < QUERIES; q++) {
     request.queries = queries + q * dk;
-    CHECK_STATUS(ATTN_OK, attn_attend(memory, &request, pool));
+    CHECK_STATUS(ATTN_OK, attn_attend(memory, &request, &result, pool));
     ck_assert_msg(same_bits(alone, outputs + q * dv, dv), "query %zu: another output", q);
     ck_assert_msg(same_bits(own, weights + q * rows, rows), "query %zu: other weights", q);
   }

@@ -57,9 +57,10 @@ static void ask(asker *a, float *output) {
                                 .query_dim = DIM,
                                 .score = a->score,
                                 .normalization = a->norm,
-                                .weights_mode = ATTN_WEIGHTS_NONE,
-                                .outputs = output};
-  CHECK_STATUS(ATTN_OK, attn_attend(a->memory, &request, NULL));
+                                .weights_mode = ATTN_WEIGHTS_NONE};
+  attn_result result = attn_result_for(a->memory, &request);
+  result.outputs = output;
+  CHECK_STATUS(ATTN_OK, attn_attend(a->memory, &request, &result, NULL));
 }
 
 static void asker_init(asker *a, const attn_snapshot *memory) {

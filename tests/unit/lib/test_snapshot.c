@@ -266,9 +266,10 @@ static void *read_on(void *argument) {
                                   .query_dim = 2,
                                   .score = c->score,
                                   .normalization = c->normalization,
-                                  .weights_mode = ATTN_WEIGHTS_NONE,
-                                  .outputs = &output};
-    const attn_status status = attn_attend(pinned, &request, NULL);
+                                  .weights_mode = ATTN_WEIGHTS_NONE};
+    attn_result result = attn_result_for(pinned, &request);
+    result.outputs = &output;
+    const attn_status status = attn_attend(pinned, &request, &result, NULL);
     const double mean = (double)(rows - 1) / 2;
     if (status != ATTN_OK || !(fabs((double)output - mean) <= 1e-5 * (double)rows + 1e-6))
       atomic_fetch_add(&c->wrong, 1);

@@ -415,18 +415,30 @@ typedef struct asking {
   const attn_pool *pool; /* or NULL */
 } asking;
 
-static inline attn_request trial_request(const trial *t, const asking *how, const answer *a) {
+static inline attn_request trial_request(const trial *t, const asking *how) {
   return (attn_request){.queries = t->queries,
                         .query_count = t->of.query_count,
                         .query_dim = t->of.query_dim,
                         .score = t->made_score,
                         .normalization = t->made_normalization,
                         .weights_mode = how->mode,
-                        .top = how->mode == ATTN_WEIGHTS_TOP ? how->top : 0,
-                        .outputs = a->outputs,
-                        .weights = a->weights,
-                        .largest = a->largest,
-                        .largest_count = a->largest_count};
+                        .top = how->mode == ATTN_WEIGHTS_TOP ? how->top : 0};
+}
+
+static inline attn_result trial_result(const trial *t, const attn_request *request,
+                                       const answer *a) {
+  attn_result result = attn_result_for(t->snapshot, request);
+  result.outputs = a->outputs;
+  result.weights = a->weights;
+  result.largest = a->largest;
+  result.largest_count = a->largest_count;
+  return result;
+}
+
+static inline attn_status trial_attend(const trial *t, const asking *how, const answer *a) {
+  const attn_request request = trial_request(t, how);
+  attn_result result = trial_result(t, &request, a);
+  return attn_attend(t->snapshot, &request, &result, how->pool);
 }
 
 /* Room for an answer, filled with what no answer may contain. */
@@ -474,8 +486,7 @@ static inline size_t trial_judge(const trial *t, const answer *a) {
 
 static inline size_t trial_check(const trial *t, asking how) {
   answer a = answer_new(t, &how);
-  const attn_request request = trial_request(t, &how, &a);
-  const attn_status status = attn_attend(t->snapshot, &request, how.pool);
+  const attn_status status = trial_attend(t, &how, &a);
   if (status != ATTN_OK) TRIAL_FAIL(t, "attend: %s", attn_status_text(status));
   const size_t compared = trial_judge(t, &a);
   answer_free(&a);

@@ -22,10 +22,9 @@ struct world {
   struct http_server *server;
   atomic_bool unready, queue_full, lost, let_go;
   atomic_int handled, running;
-  char name[200], query[200], accept[200], body[200], key[300];
+  char name[200], second[200], query[200], accept[200], body[200], key[300];
   enum http_method method;
-  enum http_media media;
-  bool wants_tensors;
+  const struct http_media *media, *reply_media;
 };
 
 struct job {

@@ -4,15 +4,17 @@
 
 #include "unit.h"
 
+static const struct http_media *const forms[] = {&http_json, &http_tensors, NULL};
+
 #define T "application/x-safetensors"
 #define J "application/json"
 
 static void expect_json(const char *accept) {
-  ck_assert_msg(!accept_prefers_tensors(accept), "tensors for \"%s\"", accept);
+  ck_assert_msg(accept_choose(accept, forms) == &http_json, "tensors for \"%s\"", accept);
 }
 
 static void expect_tensors(const char *accept) {
-  ck_assert_msg(accept_prefers_tensors(accept), "JSON for \"%s\"", accept);
+  ck_assert_msg(accept_choose(accept, forms) == &http_tensors, "JSON for \"%s\"", accept);
 }
 
 START_TEST(test_one_type) {
@@ -57,6 +59,31 @@ START_TEST(test_equal_weights) {
   expect_tensors(T ", application/*");
   expect_json(J ", */*");
   expect_json("application/*, */*");
+}
+END_TEST
+
+static const struct http_media *chosen_of_four(const char *accept) {
+  static const struct http_media table = {.type = "text/csv"}, octets = {.type = "image/x-raw"};
+  static const struct http_media *const four[] = {&table, &http_json, &octets, &http_tensors, NULL};
+  const struct http_media *chosen = accept_choose(accept, four);
+  return chosen;
+}
+
+/* Of a set of the caller's own: the first one is what no preference means. */
+START_TEST(test_another_set) {
+  ck_assert_str_eq(chosen_of_four("")->type, "text/csv");
+  ck_assert_str_eq(chosen_of_four("*/*")->type, "text/csv");
+  ck_assert_str_eq(chosen_of_four("audio/mp3")->type, "text/csv");
+  ck_assert_str_eq(chosen_of_four("text/*, */*")->type, "text/csv");
+  ck_assert_str_eq(chosen_of_four("image/*, */*;q=0.9")->type, "image/x-raw");
+  ck_assert_str_eq(chosen_of_four("image/*, */*")->type, "image/x-raw");
+  ck_assert_str_eq(chosen_of_four("application/*")->type, J);
+  ck_assert_str_eq(chosen_of_four(T ", application/*")->type, T);
+  ck_assert_str_eq(chosen_of_four(T ";q=0.5, image/x-raw;q=0.6, text/csv;q=0.4")->type,
+                   "image/x-raw");
+  ck_assert_str_eq(chosen_of_four("text/csv;q=0, */*;q=0.1")->type, J);
+  static const struct http_media *const one[] = {&http_tensors, NULL};
+  ck_assert_ptr_eq(accept_choose(J, one), &http_tensors);
 }
 END_TEST
 
@@ -110,4 +137,4 @@ START_TEST(test_odd_texts) {
 END_TEST
 
 UNIT_MAIN("accept", test_one_type, test_weights, test_equal_weights, test_specificity,
-          test_others_count_for_nothing, test_odd_texts)
+          test_another_set, test_others_count_for_nothing, test_odd_texts)

@@ -91,13 +91,15 @@ static void prepare(struct asker *asker, struct fixture *fixture, uint64_t seed)
                                                   .score = fixture->score,
                                                   .normalization = fixture->norm,
                                                   .weights_mode = ATTN_WEIGHTS_TOP,
-                                                  .top = TOP,
-                                                  .outputs = asker->output,
-                                                  .largest = asker->largest,
-                                                  .largest_count = &asker->largest_count},
+                                                  .top = TOP},
                                       .deadline = INFINITY,
                                       .abandoned = has_left,
                                       .done = count_done};
+  attn_result *result = &asker->question.result;
+  *result = attn_result_for(fixture->snapshot, &asker->question.request);
+  result->outputs = asker->output;
+  result->largest = asker->largest;
+  result->largest_count = &asker->largest_count;
 }
 
 /* Holds the only worker until all have queued up, so that they meet. */
@@ -131,11 +133,12 @@ static void ask_together(struct fixture *fixture, struct asker *askers, size_t c
 static void answer_alone(struct asker *asker) {
   attn_weight largest[TOP];
   size_t largest_count;
-  attn_request request = asker->question.request;
-  request.outputs = asker->alone;
-  request.largest = largest;
-  request.largest_count = &largest_count;
-  ck_assert_int_eq(attn_attend(asker->fixture->snapshot, &request, NULL), ATTN_OK);
+  attn_result result = asker->question.result;
+  result.outputs = asker->alone;
+  result.largest = largest;
+  result.largest_count = &largest_count;
+  ck_assert_int_eq(attn_attend(asker->fixture->snapshot, &asker->question.request, &result, NULL),
+                   ATTN_OK);
   ck_assert_uint_eq(largest_count, asker->largest_count);
   for (size_t i = 0; i < largest_count; i++) {
     ck_assert_uint_eq(largest[i].row, asker->largest[i].row);

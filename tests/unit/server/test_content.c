@@ -4,17 +4,20 @@
 #include "unit.h"
 
 static struct problem problem;
-static enum http_media media;
+static const struct http_media *media;
+
+static const struct http_media *const takes_json[] = {&http_json, NULL};
+static const struct http_media *const takes_both[] = {&http_json, &http_tensors, NULL};
 
 static void expect_taken(const char *type, const char *encoding) {
-  ck_assert_msg(content_check(type, encoding, false, &media, &problem), "\"%s\" \"%s\": %s", type,
-                encoding, problem.detail);
+  ck_assert_msg(content_check(type, encoding, takes_json, &media, &problem), "\"%s\" \"%s\": %s",
+                type, encoding, problem.detail);
 }
 
 static void expect_refused(const char *type, const char *encoding) {
   problem.code = PROBLEM_INTERNAL;
-  ck_assert_msg(!content_check(type, encoding, false, &media, &problem), "\"%s\" \"%s\" was taken",
-                type, encoding);
+  ck_assert_msg(!content_check(type, encoding, takes_json, &media, &problem),
+                "\"%s\" \"%s\" was taken", type, encoding);
   ck_assert_int_eq(problem.code, PROBLEM_UNSUPPORTED_MEDIA_TYPE);
   const char *came = *type ? type : encoding;
   ck_assert_msg(strstr(problem.detail, came), "the detail lacks %s: %s", came, problem.detail);
@@ -89,14 +92,14 @@ START_TEST(test_a_long_type_is_cut_in_the_detail) {
   char type[2000];
   memset(type, 'x', sizeof type - 1);
   type[sizeof type - 1] = '\0';
-  ck_assert(!content_check(type, "", false, &media, &problem));
+  ck_assert(!content_check(type, "", takes_json, &media, &problem));
   ck_assert_uint_lt(strlen(problem.detail), 300);
 }
 END_TEST
 
 static bool check(const char *type, bool takes_tensors) {
-  media = HTTP_JSON;
-  return content_check(type, "", takes_tensors, &media, &problem);
+  media = NULL;
+  return content_check(type, "", takes_tensors ? takes_both : takes_json, &media, &problem);
 }
 
 START_TEST(test_tensors) {
@@ -105,14 +108,40 @@ START_TEST(test_tensors) {
                                "application/x-safetensors;charset=binary"};
   for (size_t i = 0; i < sizeof types / sizeof types[0]; i++) {
     ck_assert_msg(check(types[i], true), "%s: %s", types[i], problem.detail);
-    ck_assert_int_eq(media, HTTP_TENSORS);
+    ck_assert_ptr_eq(media, &http_tensors);
     expect_refused(types[i], "");
     ck_assert_ptr_null(strstr(problem.detail, "or application/x-safetensors"));
   }
   const char *const json[] = {"", "application/json", "application/x-safetensors+json"};
   for (size_t i = 0; i < sizeof json / sizeof json[0]; i++) {
     ck_assert(check(json[i], true));
-    ck_assert_int_eq(media, HTTP_JSON);
+    ck_assert_ptr_eq(media, &http_json);
+  }
+}
+END_TEST
+
+/* Another route's set: none of it is JSON, and the first one is what no type means. */
+START_TEST(test_another_set) {
+  static const struct http_media octets = {.type = "application/octet-stream"};
+  static const struct http_media table = {.type = "text/csv", .suffix = "+csv", .utf8 = true};
+  static const struct http_media *const set[] = {&octets, &table, NULL};
+  ck_assert(content_check("", "", set, &media, &problem));
+  ck_assert_ptr_eq(media, &octets);
+  ck_assert(content_check("Application/Octet-Stream; charset=latin1", "", set, &media, &problem));
+  ck_assert_ptr_eq(media, &octets);
+  ck_assert(content_check("text/csv; charset=UTF-8", "", set, &media, &problem));
+  ck_assert_ptr_eq(media, &table);
+  ck_assert(content_check("application/x+csv", "", set, &media, &problem));
+  ck_assert_ptr_eq(media, &table);
+  const char *const types[] = {"application/json", "application/x-www-form-urlencoded",
+                               "application/x+json", "text/csv; charset=latin1"};
+  for (size_t i = 0; i < sizeof types / sizeof types[0]; i++) {
+    ck_assert(!content_check(types[i], "", set, &media, &problem));
+    ck_assert_int_eq(problem.code, PROBLEM_UNSUPPORTED_MEDIA_TYPE);
+    ck_assert_ptr_null(strstr(problem.detail, "curl"));
+    if (i < 3)
+      ck_assert_ptr_nonnull(
+          strstr(problem.detail, "a body is application/octet-stream or text/csv, but"));
   }
 }
 END_TEST
@@ -130,4 +159,5 @@ START_TEST(test_both_types_are_named) {
 END_TEST
 
 UNIT_MAIN("content", test_taken, test_refused, test_the_form_tells_of_curl, test_encodings,
-          test_a_long_type_is_cut_in_the_detail, test_tensors, test_both_types_are_named)
+          test_a_long_type_is_cut_in_the_detail, test_tensors, test_both_types_are_named,
+          test_another_set)

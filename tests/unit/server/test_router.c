@@ -30,6 +30,10 @@ static const struct http_route routes[] = {
     ROUTE(HTTP_POST, "/v1/attend", "attendOnce"),
     ROUTE(HTTP_GET, "/v2/health/live", "live"),
     ROUTE(HTTP_GET, "/v2/{name}/live", "liveNamed"),
+    ROUTE(HTTP_GET, "/v2/models/{name}/versions/{version}", "version"),
+    ROUTE(HTTP_POST, "/v2/models/{name}/versions/{version}/infer", "inferVersion"),
+    ROUTE(HTTP_POST, "/v2/models/{name}/infer", "infer"),
+    ROUTE(HTTP_GET, "/v3/{a}/{b}", "pair"),
 };
 #define ROUTES (sizeof routes / sizeof routes[0])
 
@@ -47,6 +51,16 @@ static void expect_found(const char *method, const char *path, const char *opera
   ck_assert_msg(find(method, path), "%s %s: %s", method, path, problem.detail);
   ck_assert_str_eq(routes[match.index].operation, operation);
   ck_assert_str_eq(match.name, name);
+  ck_assert_str_eq(match.second, "");
+  ck_assert_str_eq(routes[match.pattern].pattern, routes[match.index].pattern);
+}
+
+static void expect_two(const char *method, const char *path, const char *operation,
+                       const char *name, const char *second) {
+  ck_assert_msg(find(method, path), "%s %s: %s", method, path, problem.detail);
+  ck_assert_str_eq(routes[match.index].operation, operation);
+  ck_assert_str_eq(match.name, name);
+  ck_assert_str_eq(match.second, second);
 }
 
 static void expect_problem(const char *method, const char *path, enum problem_code code) {
@@ -86,6 +100,48 @@ START_TEST(test_the_first_pattern_wins) {
 }
 END_TEST
 
+START_TEST(test_two_placeholders) {
+  expect_two("GET", "/v2/models/cats/versions/3", "version", "cats", "3");
+  expect_two("HEAD", "/v2/models/cats/versions/3", "version", "cats", "3");
+  expect_two("POST", "/v2/models/cats/versions/3/infer", "inferVersion", "cats", "3");
+  expect_two("POST", "/v2/models/versions/versions/infer/infer", "inferVersion", "versions",
+             "infer");
+  expect_two("GET", "/v3/a/b", "pair", "a", "b");
+  expect_found("POST", "/v2/models/cats/infer", "infer", "cats");
+  const char *const paths[] = {"/v2/models/cats/versions",
+                               "/v2/models/cats/versions/",
+                               "/v2/models//versions/3",
+                               "/v2/models/cats/versions/3/",
+                               "/v2/models/cats/versions/3/4",
+                               "/v2/models/cats/versions//infer",
+                               "/v3/a",
+                               "/v3/a/",
+                               "/v3//b",
+                               "/v3/a/b/c"};
+  for (size_t i = 0; i < sizeof paths / sizeof paths[0]; i++)
+    expect_problem("GET", paths[i], PROBLEM_NOT_FOUND);
+}
+END_TEST
+
+/* Both are checked alike, and the route is known for log and metrics. */
+START_TEST(test_second_names) {
+  char path[400] = "/v3/a/";
+  const size_t start = strlen(path);
+  for (size_t length = 1; length <= 300; length++) {
+    memset(path + start, 'n', length);
+    if (length <= 128)
+      expect_two("GET", path, "pair", "a", path + start);
+    else
+      expect_problem("GET", path, PROBLEM_INVALID_NAME);
+  }
+  const char *const bad[] = {"/v3/a/.", "/v3/a/..", "/v3/a/%41", "/v3/a/b c", "/v3/.a/b"};
+  for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+    expect_problem("GET", bad[i], PROBLEM_INVALID_NAME);
+    ck_assert_str_eq(routes[match.index].operation, "pair");
+  }
+}
+END_TEST
+
 START_TEST(test_other_paths_are_not_found) {
   const char *const paths[] = {"",
                                "//",
@@ -115,6 +171,7 @@ START_TEST(test_other_paths_are_not_found) {
   for (size_t i = 0; i < sizeof paths / sizeof paths[0]; i++) {
     expect_problem("GET", paths[i], PROBLEM_NOT_FOUND);
     ck_assert_uint_eq(match.index, ROUTES);
+    ck_assert_uint_eq(match.pattern, ROUTES);
     ck_assert_str_eq(match.allow, "");
     ck_assert_msg(strstr(problem.detail, paths[i]), "the detail lacks the path %s", paths[i]);
   }
@@ -136,6 +193,7 @@ static void expect_allow(const char *method, const char *path, const char *allow
   expect_problem(method, path, PROBLEM_METHOD_NOT_ALLOWED);
   ck_assert_str_eq(match.allow, allow);
   ck_assert_uint_eq(match.index, ROUTES);
+  ck_assert_uint_lt(match.pattern, ROUTES);
 }
 
 START_TEST(test_allow_comes_from_the_table) {
@@ -247,4 +305,5 @@ END_TEST
 UNIT_MAIN("router", test_every_route_is_found, test_head_is_get, test_the_first_pattern_wins,
           test_other_paths_are_not_found, test_a_long_path_is_not_found,
           test_allow_comes_from_the_table, test_methods_are_exact, test_every_byte_of_a_name,
-          test_length_of_a_name, test_dots, test_an_empty_table, test_targets)
+          test_length_of_a_name, test_two_placeholders, test_second_names, test_dots,
+          test_an_empty_table, test_targets)

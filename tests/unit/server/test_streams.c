@@ -93,10 +93,12 @@ static double cost(void *api, const struct http_request *request) {
 #define ROUTE(p, h, o, ...)                                                                        \
   { .method = HTTP_GET, .pattern = p, .handler = h, .operation = o, __VA_ARGS__ }
 
+static const struct http_media *const both_forms[] = {&http_json, &http_tensors, NULL};
+
 static const struct http_route routes[] = {
     ROUTE("/stream", stream, "stream", .place = HTTP_ON_WORKER),
     /* a cost alone leaves the completion to the http side */
-    ROUTE("/both", stream, "both", .place = HTTP_ON_WORKER, .cost = cost, .sends_tensors = true),
+    ROUTE("/both", stream, "both", .place = HTTP_ON_WORKER, .cost = cost, .sends = both_forms),
     ROUTE("/at-once", stream, "atOnce", .place = HTTP_ON_IO),
     ROUTE("/later", complete_later, "later", .place = HTTP_ON_WORKER, .completes = true),
     ROUTE("/problem", think_again, "problem", .place = HTTP_ON_WORKER),

@@ -81,12 +81,14 @@ static void echo(void *api, const struct http_request *request, struct http_repl
   seen.handled++;
 }
 
+static const struct http_media *const json[] = {&http_json, NULL};
+
 static const struct http_route routes[] = {
     {.method = HTTP_PATCH,
      .pattern = THING "{name}",
      .handler = echo,
      .place = HTTP_ON_WORKER,
-     .takes_body = true,
+     .takes = json,
      .upload = &uploads,
      .operation = "change"},
 };
