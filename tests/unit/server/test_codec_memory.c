@@ -18,6 +18,7 @@
 #include <errno.h>
 
 #include "codec/body.h"
+#include "codec/codec.h"
 #include "codec/config_file.h"
 #include "codec/scan.h"
 
@@ -87,6 +88,7 @@ struct outcome {
 };
 
 static void fail_each(struct outcome (*reader)(const char *input), const char *input, bool good) {
+  codec_init();
   for (long allowed = 0;; allowed++) {
     heap.allowed = allowed;
     heap.failed = heap.live = 0;
@@ -149,6 +151,26 @@ START_TEST(test_bodies) {
   strcpy(at, "]],\"keys\":[[1]],\"values\":[[1]]}");
   fail_each(read_attend, text, true);
   free(text);
+}
+END_TEST
+
+/* No number but the one that is written: jansson loses digits where there is no
+ * memory for the text of so many. */
+static struct outcome read_long_number(const char *text) {
+  struct settings_body body;
+  struct problem problem;
+  if (!body_parse_settings(text, strlen(text), &body, &problem)) return judge(false, &problem);
+  const bool right = attn_score_get_argument(body.score, 0, 1).number == 1.00000000000000022 &&
+                     body.ttl_seconds == 123456.7890123456789;
+  settings_body_free(&body);
+  return (struct outcome){right, false};
+}
+
+START_TEST(test_long_numbers) {
+  fail_each(read_long_number,
+            "{\"score\":{\"type\":\"gaussian\",\"sigma\":1.00000000000000022204460492503},"
+            "\"ttl_seconds\":123456.7890123456789}",
+            true);
 }
 END_TEST
 
@@ -257,7 +279,8 @@ START_TEST(test_preload) {
 }
 END_TEST
 
-UNIT_MAIN("codec_memory", test_bodies, test_checking, test_config, test_option, test_preload)
+UNIT_MAIN("codec_memory", test_bodies, test_long_numbers, test_checking, test_config, test_option,
+          test_preload)
 
 #else
 
