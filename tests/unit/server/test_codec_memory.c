@@ -21,6 +21,7 @@
 #include "codec/codec.h"
 #include "codec/config_file.h"
 #include "codec/scan.h"
+#include "codec/write.h"
 
 extern void *__libc_malloc(size_t size);
 extern void *__libc_calloc(size_t count, size_t size);
@@ -187,6 +188,28 @@ START_TEST(test_checking) {
 }
 END_TEST
 
+/* ---- Writing ---- */
+
+static struct outcome write_document(const char *text) {
+  struct buffer out;
+  struct json_writer writer;
+  buffer_init(&out, 0);
+  json_begin(&writer, &out);
+  json_open_object(&writer);
+  json_members(&writer, "{s:s,s:{s:[s,i]}}", "a", text, "b", "c", "a text longer than 16", 1);
+  json_close_object(&writer);
+  const bool right = strcmp(buffer_text(&out), "{\"a\":\"x\",\"b\":{\"c\":[\"a text longer "
+                                               "than 16\",1]}}") == 0;
+  const struct outcome outcome = {out.status == BUFFER_OK && right, out.status == BUFFER_NO_MEMORY};
+  buffer_free(&out);
+  return outcome;
+}
+
+START_TEST(test_writing) {
+  fail_each(write_document, "x", true);
+}
+END_TEST
+
 /* ---- Files ---- */
 
 static bool take_member(void *context, const char *name, const char *value, char *error,
@@ -279,8 +302,8 @@ START_TEST(test_preload) {
 }
 END_TEST
 
-UNIT_MAIN("codec_memory", test_bodies, test_long_numbers, test_checking, test_config, test_option,
-          test_preload)
+UNIT_MAIN("codec_memory", test_bodies, test_long_numbers, test_checking, test_writing, test_config,
+          test_option, test_preload)
 
 #else
 
