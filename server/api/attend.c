@@ -41,12 +41,12 @@ static void write_largest(struct json_writer *writer, const struct attend_exchan
       const attn_weight *weight = &result->largest[q * result->top + i];
       json_open_object(writer);
       json_name(writer, "row");
-      json_integer(writer, (int64_t)weight->row);
+      json_int64(writer, (int64_t)weight->row);
       size_t length;
       const char *id = row_tags_id(tags, weight->row, &length);
       if (id) {
         json_name(writer, "id");
-        json_string(writer, id, length);
+        json_chars(writer, id, length);
       }
       json_name(writer, "weight");
       json_float(writer, weight->weight);
@@ -62,7 +62,7 @@ static void write_memory(struct json_writer *writer, const struct attend_exchang
   json_name(writer, "memory");
   json_text(writer, exchange->request.memory->name);
   json_name(writer, "version");
-  json_integer(writer, exchange->request.memory->version);
+  json_int64(writer, exchange->request.memory->version);
 }
 
 /* Outputs and full weights as tensors; what is no matrix goes into the note. */

@@ -94,7 +94,7 @@ static void write_request(struct json_writer *writer, const struct memory *memor
     for (size_t i = 0; i < attn_snapshot_rows(memory->snapshot); i++) {
       size_t length;
       const char *id = row_tags_id(memory->tags, i, &length);
-      json_string(writer, id, length);
+      json_chars(writer, id, length);
     }
     json_close_array(writer);
   }

@@ -58,20 +58,10 @@ static void member(struct json_writer *writer, const char *name, const char *val
   json_text(writer, value);
 }
 
-static void reference(struct json_writer *writer, const char *schema) {
+static void media(struct json_writer *writer, const char *type, const char *schema) {
   char path[96];
   snprintf(path, sizeof path, "#/components/schemas/%s", schema);
-  json_open_object(writer);
-  member(writer, "$ref", path);
-  json_close_object(writer);
-}
-
-static void media(struct json_writer *writer, const char *type, const char *schema) {
-  json_name(writer, type);
-  json_open_object(writer);
-  json_name(writer, "schema");
-  reference(writer, schema);
-  json_close_object(writer);
+  json_members(writer, "{s:{s:{s:s}}}", type, "schema", "$ref", path);
 }
 
 /* In that form, and in each further one of the set, which may be NULL. */
@@ -90,11 +80,8 @@ static void content(struct json_writer *writer, const char *media_type, const ch
 static void write_parameter(struct json_writer *writer, const char *name, const char *in,
                             const char *description, const char *schema) {
   json_open_object(writer);
-  member(writer, "name", name);
-  member(writer, "in", in);
-  json_name(writer, "required");
-  json_boolean(writer, strcmp(in, "path") == 0);
-  member(writer, "description", description);
+  json_members(writer, "{s:s,s:s,s:b,s:s}", "name", name, "in", in, "required",
+               strcmp(in, "path") == 0, "description", description);
   json_name(writer, "schema");
   json_raw(writer, schema);
   json_close_object(writer);
@@ -159,14 +146,12 @@ static void write_operation(struct json_writer *writer, const struct http_route 
   if (!doc) return;
   json_name(writer, methods[route->method]);
   json_open_object(writer);
-  member(writer, "operationId", route->operation);
-  member(writer, "summary", route->summary);
+  json_members(writer, "{s:s,s:s}", "operationId", route->operation, "summary", route->summary);
   write_parameters(writer, route, doc);
   if (*doc->request && route->takes) {
     json_name(writer, "requestBody");
     json_open_object(writer);
-    json_name(writer, "required");
-    json_boolean(writer, true);
+    json_members(writer, "{s:b}", "required", true);
     content(writer, route->takes[0]->type, doc->request, route->takes);
     json_close_object(writer);
   }
@@ -202,8 +187,7 @@ static void write_paths(struct json_writer *writer) {
 
 static void write_bounds(struct json_writer *writer, const attn_param_info *info) {
   if (info->kind == ATTN_PARAM_COUNT) {
-    json_name(writer, "minimum");
-    json_integer(writer, 1);
+    json_members(writer, "{s:i}", "minimum", 1);
   } else if (info->kind == ATTN_PARAM_NUMBER && info->least > -1e300) {
     json_name(writer, info->above_least ? "exclusiveMinimum" : "minimum");
     json_double(writer, info->least);
@@ -221,15 +205,11 @@ static void write_param(struct json_writer *writer, const attn_param_info *info)
            info->default_text);
   json_name(writer, info->name);
   json_open_object(writer);
-  member(writer, "type", types[info->kind]);
-  member(writer, "description", description);
+  json_members(writer, "{s:s,s:s}", "type", types[info->kind], "description", description);
   write_bounds(writer, info);
-  if (info->kind == ATTN_PARAM_VECTOR || info->kind == ATTN_PARAM_MATRIX) {
-    json_name(writer, "items");
-    json_raw(writer, info->kind == ATTN_PARAM_VECTOR
-                         ? "{\"type\":\"number\"}"
-                         : "{\"type\":\"array\",\"items\":{\"type\":\"number\"}}");
-  }
+  if (info->kind == ATTN_PARAM_VECTOR) json_members(writer, "{s:{s:s}}", "items", "type", "number");
+  if (info->kind == ATTN_PARAM_MATRIX)
+    json_members(writer, "{s:{s:s,s:{s:s}}}", "items", "type", "array", "items", "type", "number");
   json_close_object(writer);
 }
 
@@ -237,15 +217,10 @@ static void write_param(struct json_writer *writer, const attn_param_info *info)
 static void write_kind(struct json_writer *writer, const char *name, const char *formula,
                        const attn_param_info *params, size_t count) {
   json_open_object(writer);
-  member(writer, "type", "object");
-  member(writer, "title", name);
-  member(writer, "description", formula);
+  json_members(writer, "{s:s,s:s,s:s}", "type", "object", "title", name, "description", formula);
   json_name(writer, "properties");
   json_open_object(writer);
-  json_name(writer, "type");
-  json_open_object(writer);
-  member(writer, "const", name);
-  json_close_object(writer);
+  json_members(writer, "{s:{s:s}}", "type", "const", name);
   for (size_t p = 0; p < count; p++)
     write_param(writer, &params[p]);
   json_close_object(writer);
@@ -255,8 +230,7 @@ static void write_kind(struct json_writer *writer, const char *name, const char 
   for (size_t p = 0; p < count; p++)
     if (params[p].required) json_text(writer, params[p].name);
   json_close_array(writer);
-  json_name(writer, "additionalProperties");
-  json_boolean(writer, false);
+  json_members(writer, "{s:b}", "additionalProperties", false);
   json_close_object(writer);
 }
 
@@ -330,14 +304,10 @@ void api_openapi(void *context, const struct http_request *request, struct http_
   struct json_writer writer;
   json_begin(&writer, &reply->body);
   json_open_object(&writer);
-  member(&writer, "openapi", "3.1.0");
-  json_name(&writer, "info");
-  json_open_object(&writer);
-  member(&writer, "title", "attentiond");
-  member(&writer, "description",
-         "Named key-value memories whose query is attention: scores, weights, weighted sums.");
-  member(&writer, "version", attn_version());
-  json_close_object(&writer);
+  json_members(&writer, "{s:s,s:{s:s,s:s,s:s}}", "openapi", "3.1.0", "info", "title", "attentiond",
+               "description",
+               "Named key-value memories whose query is attention: scores, weights, weighted sums.",
+               "version", attn_version());
   write_paths(&writer);
   json_name(&writer, "components");
   json_open_object(&writer);

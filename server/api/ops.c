@@ -10,8 +10,7 @@ static void reply_status(struct http_reply *reply, const char *status) {
   struct json_writer writer;
   json_begin(&writer, &reply->body);
   json_open_object(&writer);
-  json_name(&writer, "status");
-  json_text(&writer, status);
+  json_members(&writer, "{s:s}", "status", status);
   json_close_object(&writer);
   reply->content_type = "application/json";
 }

@@ -89,8 +89,8 @@ static void write_argument(struct json_writer *writer, const attn_param_info *in
     json_open_object(writer);
     json_name(writer, "shape");
     json_open_array(writer);
-    json_integer(writer, (int64_t)argument->rows);
-    if (info->kind == ATTN_PARAM_MATRIX) json_integer(writer, (int64_t)argument->cols);
+    json_int64(writer, (int64_t)argument->rows);
+    if (info->kind == ATTN_PARAM_MATRIX) json_int64(writer, (int64_t)argument->cols);
     json_close_array(writer);
     json_close_object(writer);
   } else if (info->kind != ATTN_PARAM_COUNT || argument->number > 0) {
@@ -127,7 +127,7 @@ void api_write_normalization(struct json_writer *writer, const struct memory *me
 
 static void write_count(struct json_writer *writer, const char *name, size_t count) {
   json_name(writer, name);
-  json_integer(writer, (int64_t)count);
+  json_int64(writer, (int64_t)count);
 }
 
 void api_write_meta(struct json_writer *writer, const struct memory *memory) {
@@ -137,7 +137,7 @@ void api_write_meta(struct json_writer *writer, const struct memory *memory) {
   json_name(writer, "name");
   json_text(writer, memory->name);
   json_name(writer, "version");
-  json_integer(writer, memory->version);
+  json_int64(writer, memory->version);
   if (memory->damaged) {
     json_name(writer, "damaged");
     json_text(writer, memory->damaged);

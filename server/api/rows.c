@@ -69,10 +69,10 @@ static void write_row(struct json_writer *writer, const struct memory *memory, s
   attn_snapshot_get_row(memory->snapshot, row, numbers, numbers + key_dim);
   json_open_object(writer);
   json_name(writer, "row");
-  json_integer(writer, (int64_t)row);
+  json_int64(writer, (int64_t)row);
   if (id) {
     json_name(writer, "id");
-    json_string(writer, id, length);
+    json_chars(writer, id, length);
   }
   json_name(writer, "key");
   json_floats(writer, numbers, key_dim);
@@ -103,9 +103,9 @@ static void write_page(const struct api *api, const struct memory *memory, const
     write_row(&writer, memory, first + i, numbers);
   json_close_array(&writer);
   json_name(&writer, "total");
-  json_integer(&writer, (int64_t)total);
+  json_int64(&writer, (int64_t)total);
   json_name(&writer, "version");
-  json_integer(&writer, memory->version);
+  json_int64(&writer, memory->version);
   json_close_object(&writer);
   free(numbers);
   reply->content_type = "application/json";
@@ -141,7 +141,7 @@ void api_list_rows(void *context, const struct http_request *request, struct htt
 
 static void write_number(struct json_writer *writer, const char *name, size_t number) {
   json_name(writer, name);
-  json_integer(writer, (int64_t)number);
+  json_int64(writer, (int64_t)number);
 }
 
 static void answer(struct changing *changing) {
@@ -151,7 +151,7 @@ static void answer(struct changing *changing) {
   json_begin(&writer, &reply->body);
   json_open_object(&writer);
   json_name(&writer, "version");
-  json_integer(&writer, write->version);
+  json_int64(&writer, write->version);
   write_number(&writer, "rows", write->total);
   if (write->kind == WRITE_ROWS) {
     write_number(&writer, "inserted", write->inserted);

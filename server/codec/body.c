@@ -7,6 +7,7 @@
  * structure is a draft that is freed whole, so nothing is half applied. */
 #include "codec/body.h"
 
+#include <jansson.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <string.h>
@@ -16,74 +17,8 @@
 #include "codec/tensor.h"
 
 #define DEFAULT_SCORE     "scaled_dot"
-#define MOST_MILLISECONDS 86400000.0   /* a day */
+#define MOST_MILLISECONDS 86400000     /* a day */
 #define MOST_TTL_SECONDS  3155760000.0 /* a century */
-
-enum member_kind {
-  MATRIX,
-  DIMENSION,
-  IDS,
-  SCORE,
-  NORMALIZATION,
-  DTYPE,
-  WEIGHTS,
-  MILLISECONDS,
-  TTL
-};
-
-/* A member, and the place in the draft that it fills. */
-struct member {
-  const char *name;
-  enum member_kind kind;
-  size_t offset;
-};
-
-/* SHOWN_MAX: of a string that is quoted back. */
-enum { MEMBERS_MAX = 9, SHOWN_MAX = 40 };
-
-/* A draft, while it is read. */
-struct reading {
-  struct scan *scan;
-  struct tensor_set *tensors; /* NULL for a body of JSON alone */
-  const struct member *members;
-  struct scan_object object; /* names[i] is that of members[i] */
-  const char *names[MEMBERS_MAX];
-};
-
-static bool read_member(struct reading *reading, enum member_kind kind, void *field);
-
-static struct reading begin_reading(struct scan *scan, enum body_kind kind,
-                                    struct tensor_set *tensors);
-static bool take_tensors(struct reading *reading, void *draft);
-
-/* Reads the object into the draft; object.seen then says which members it has. */
-static bool read_members(struct reading *reading, void *draft) {
-  struct scan_object *object = &reading->object;
-  for (size_t i = 0; i < object->count; i++)
-    reading->names[i] = reading->members[i].name;
-  object->names = reading->names;
-  int index;
-  while ((index = scan_member(reading->scan, object)) >= 0) {
-    const struct member *member = &reading->members[index];
-    if (!read_member(reading, member->kind, (char *)draft + member->offset)) return false;
-  }
-  return index == SCAN_CLOSED && take_tensors(reading, draft);
-}
-
-static bool has(const struct reading *reading, unsigned member) {
-  return reading->object.seen >> member & 1;
-}
-
-static bool require(struct reading *reading, unsigned member) {
-  return has(reading, member) || scan_missing(reading->scan, &reading->object, member);
-}
-
-/* The body's outermost value. */
-static bool open_body(struct scan *scan) {
-  if (scan_kind(scan) == SCAN_NOTHING && scan->at == scan->end)
-    return scan_fault(scan, PROBLEM_INVALID_JSON, "the body is empty; expected a JSON object");
-  return scan_open(scan, '{');
-}
 
 static bool check_dimension(const struct matrix *matrix, const char *pointer,
                             struct problem *problem) {
@@ -140,7 +75,8 @@ static bool check_distinct(struct scan *scan, const struct id_list *ids) {
                     id_list_get(ids, index, NULL));
 }
 
-static bool read_ids(struct scan *scan, struct id_list **list) {
+static bool read_ids(struct scan *scan, void *to) {
+  struct id_list **list = to;
   *list = id_list_create();
   if (!*list) return problem_set_status(scan->problem, ATTN_NO_MEMORY, "");
   if (scan_kind(scan) != SCAN_ARRAY) return scan_wrong_type(scan, "an array of strings");
@@ -154,79 +90,66 @@ static bool read_ids(struct scan *scan, struct id_list **list) {
 
 /* ---- Other members ---- */
 
-static bool read_dimension(struct scan *scan, size_t *dimension) {
-  double number;
-  if (!scan_whole(scan, 1, (double)ATTN_MAX_DIM, &number)) return false;
-  *dimension = (size_t)number;
-  return true;
+static bool read_dimension(struct scan *scan, void *dimension) {
+  return scan_whole(scan, 1, ATTN_MAX_DIM, dimension);
 }
 
-static bool read_dtype(struct scan *scan, attn_dtype *dtype) {
-  char name[SHOWN_MAX], known[SHOWN_MAX] = "";
-  size_t length;
-  if (!scan_string(scan, name, sizeof name - 1, &length)) return false;
+static bool read_dtype(struct scan *scan, void *dtype) {
+  char known[64] = "";
+  json_t *name = scan_load(scan, SCAN_STRING);
+  if (!name) return false;
   const attn_dtype_info *info;
-  for (size_t i = 0; (info = attn_dtype_info_at(i)); i++) {
-    if (length == strlen(info->name) && memcmp(name, info->name, length) == 0) {
-      *dtype = info->dtype;
-      return true;
-    }
+  for (size_t i = 0; (info = attn_dtype_info_at(i)) && !scan_is_word(name, info->name); i++)
     snprintf(known + strlen(known), sizeof known - strlen(known), "%s%s", i > 0 ? ", " : "",
              info->name);
-  }
-  return scan_fault(scan, PROBLEM_INVALID_PARAMETER, "expected one of %s, got \"%.*s\"", known,
-                    (int)(length < sizeof name ? length : sizeof name - 1), name);
+  if (info)
+    *(attn_dtype *)dtype = info->dtype;
+  else
+    scan_fault(scan, PROBLEM_INVALID_PARAMETER, "expected one of %s, got \"%s\"", known,
+               json_string_value(name));
+  json_decref(name);
+  return info;
 }
 
 static bool read_weights_word(struct scan *scan, struct attend_body *body) {
-  char word[SHOWN_MAX];
-  size_t length;
-  if (!scan_string(scan, word, sizeof word, &length)) return false;
-  bool full = length == 4 && memcmp(word, "full", 4) == 0;
-  bool none = length == 4 && memcmp(word, "none", 4) == 0;
-  if (!full && !none)
-    return scan_fault(scan, PROBLEM_INVALID_PARAMETER,
-                      "expected \"full\", \"none\" or {\"top\": K}, got \"%.*s\"",
-                      (int)(length < sizeof word ? length : sizeof word), word);
+  json_t *word = scan_load(scan, SCAN_STRING);
+  if (!word) return false;
+  const bool full = scan_is_word(word, "full"), known = full || scan_is_word(word, "none");
   body->weights = full ? ATTN_WEIGHTS_FULL : ATTN_WEIGHTS_NONE;
-  return true;
+  if (!known)
+    scan_fault(scan, PROBLEM_INVALID_PARAMETER,
+               "expected \"full\", \"none\" or {\"top\": K}, got \"%s\"", json_string_value(word));
+  json_decref(word);
+  return known;
 }
 
-static bool read_weights_top(struct scan *scan, struct attend_body *body) {
-  static const char *const names[] = {"top"};
-  struct scan_object object = {.what = "weights", .names = names, .count = 1};
-  if (!scan_open(scan, '{')) return false;
-  int member;
-  double top = 0;
-  while ((member = scan_member(scan, &object)) >= 0)
-    if (!scan_whole(scan, 1, 0x1p53, &top)) return false;
-  if (member == SCAN_FAULT) return false;
-  if (object.seen == 0) return scan_missing(scan, &object, 0);
+static bool read_top(struct scan *scan, void *top) {
+  return scan_whole(scan, 1, (size_t)1 << 53, top);
+}
+
+static bool read_weights(struct scan *scan, void *to) {
+  static const struct scan_field top = {"top", read_top, offsetof(struct attend_body, top), true};
+  static const struct scan_table table = {"weights", &top, 1};
+  struct attend_body *body = to;
+  const enum scan_kind kind = scan_kind(scan);
+  if (kind == SCAN_STRING) return read_weights_word(scan, body);
+  if (kind != SCAN_OBJECT) return scan_wrong_type(scan, "\"full\", \"none\" or {\"top\": K}");
   body->weights = ATTN_WEIGHTS_TOP;
-  body->top = (size_t)top;
-  return true;
+  return scan_members(scan, &table, body, NULL);
 }
 
-static bool read_weights(struct scan *scan, struct attend_body *body) {
-  switch (scan_kind(scan)) {
-  case SCAN_STRING:
-    return read_weights_word(scan, body);
-  case SCAN_OBJECT:
-    return read_weights_top(scan, body);
-  default:
-    return scan_wrong_type(scan, "\"full\", \"none\" or {\"top\": K}");
-  }
+static bool read_milliseconds(struct scan *scan, void *milliseconds) {
+  size_t whole;
+  if (!scan_whole(scan, 1, MOST_MILLISECONDS, &whole)) return false;
+  *(double *)milliseconds = (double)whole;
+  return true;
 }
 
 /* Fractions are allowed: a cache may want half a second. null: for ever. */
-static bool read_ttl(struct scan *scan, double *seconds) {
+static bool read_ttl(struct scan *scan, void *to) {
+  double *seconds = to;
   *seconds = 0;
-  if (scan_kind(scan) == SCAN_NULL) {
-    const char *start;
-    size_t length;
-    return scan_skip(scan, &start, &length) &&
-           ((length == 4 && memcmp(start, "null", 4) == 0) || scan_wrong_type(scan, "null"));
-  }
+  if (scan_kind(scan) == SCAN_NULL) return scan_load(scan, SCAN_NULL);
   if (!scan_double(scan, seconds)) return false;
   if (*seconds > 0 && *seconds <= MOST_TTL_SECONDS) return true;
   return scan_fault(scan, PROBLEM_INVALID_PARAMETER,
@@ -234,59 +157,160 @@ static bool read_ttl(struct scan *scan, double *seconds) {
                     MOST_TTL_SECONDS, *seconds);
 }
 
-static bool read_matrix(struct reading *reading, struct matrix *matrix) {
-  if (!reading->tensors) return tensor_read_matrix(reading->scan, matrix);
-  return scan_fault(reading->scan, PROBLEM_INVALID_TENSORS,
+static bool read_matrix(struct scan *scan, void *matrix) {
+  if (!scan->tensors) return tensor_read_matrix(scan, matrix);
+  return scan_fault(scan, PROBLEM_INVALID_TENSORS,
                     "expected a tensor of that name in place of the JSON");
 }
 
-static bool read_member(struct reading *reading, enum member_kind kind, void *field) {
-  struct scan *scan = reading->scan;
-  switch (kind) {
-  case MATRIX:
-    return read_matrix(reading, field);
-  case DIMENSION:
-    return read_dimension(scan, field);
-  case IDS:
-    return read_ids(scan, field);
-  case SCORE:
-    return spec_read_score(scan, reading->tensors, field);
-  case NORMALIZATION:
-    return spec_read_normalization(scan, field);
-  case DTYPE:
-    return read_dtype(scan, field);
-  case WEIGHTS:
-    return read_weights(scan, field);
-  case MILLISECONDS:
-    return scan_whole(scan, 1, MOST_MILLISECONDS, field);
-  case TTL:
-    return read_ttl(scan, field);
-  }
-  return false;
-}
+/* ---- Tables ---- */
 
-/* ---- A memory ---- */
+/* A kind of body: its members and, as bits, which of them may be tensors beside
+ * the JSON, and which is the score, whose parameters may be. */
+struct kind {
+  struct scan_table table;
+  uint32_t tensors, score;
+};
+
+#define BIT(member) ((uint32_t)1 << (member))
 
 enum { M_KEYS, M_VALUES, M_KEY_DIM, M_VALUE_DIM, M_IDS, M_SCORE, M_NORMALIZATION, M_DTYPE, M_TTL };
 
-static const struct member memory_members[] = {
-    [M_KEYS] = {"keys", MATRIX, offsetof(struct memory_body, keys)},
-    [M_VALUES] = {"values", MATRIX, offsetof(struct memory_body, values)},
-    [M_KEY_DIM] = {"key_dim", DIMENSION, offsetof(struct memory_body, key_dim)},
-    [M_VALUE_DIM] = {"value_dim", DIMENSION, offsetof(struct memory_body, value_dim)},
-    [M_IDS] = {"ids", IDS, offsetof(struct memory_body, ids)},
-    [M_SCORE] = {"score", SCORE, offsetof(struct memory_body, score)},
-    [M_NORMALIZATION] = {"normalization", NORMALIZATION,
-                         offsetof(struct memory_body, normalization)},
-    [M_DTYPE] = {"dtype", DTYPE, offsetof(struct memory_body, dtype)},
-    [M_TTL] = {"ttl_seconds", TTL, offsetof(struct memory_body, ttl_seconds)}};
+static const struct scan_field memory_fields[] = {
+    [M_KEYS] = {"keys", read_matrix, offsetof(struct memory_body, keys), false},
+    [M_VALUES] = {"values", read_matrix, offsetof(struct memory_body, values), false},
+    [M_KEY_DIM] = {"key_dim", read_dimension, offsetof(struct memory_body, key_dim), false},
+    [M_VALUE_DIM] = {"value_dim", read_dimension, offsetof(struct memory_body, value_dim), false},
+    [M_IDS] = {"ids", read_ids, offsetof(struct memory_body, ids), false},
+    [M_SCORE] = {"score", spec_read_score, offsetof(struct memory_body, score), false},
+    [M_NORMALIZATION] = {"normalization", spec_read_normalization,
+                         offsetof(struct memory_body, normalization), false},
+    [M_DTYPE] = {"dtype", read_dtype, offsetof(struct memory_body, dtype), false},
+    [M_TTL] = {"ttl_seconds", read_ttl, offsetof(struct memory_body, ttl_seconds), false}};
+
+enum { R_KEYS, R_VALUES, R_IDS, R_TTL };
+
+static const struct scan_field rows_fields[] = {
+    [R_KEYS] = {"keys", read_matrix, offsetof(struct rows_body, keys), false},
+    [R_VALUES] = {"values", read_matrix, offsetof(struct rows_body, values), false},
+    [R_IDS] = {"ids", read_ids, offsetof(struct rows_body, ids), false},
+    [R_TTL] = {"ttl_seconds", read_ttl, offsetof(struct rows_body, ttl_seconds), false}};
+
+enum { A_QUERIES, A_SCORE, A_NORMALIZATION, A_WEIGHTS, A_TIMEOUT, A_KEYS, A_VALUES };
+
+/* The members from A_KEYS on are the ad-hoc kind's alone. */
+static const struct scan_field attend_fields[] = {
+    [A_QUERIES] = {"queries", read_matrix, offsetof(struct attend_body, queries), false},
+    [A_SCORE] = {"score", spec_read_score, offsetof(struct attend_body, score), false},
+    [A_NORMALIZATION] = {"normalization", spec_read_normalization,
+                         offsetof(struct attend_body, normalization), false},
+    [A_WEIGHTS] = {"weights", read_weights, 0, false},
+    [A_TIMEOUT] = {"timeout_ms", read_milliseconds, offsetof(struct attend_body, timeout_ms),
+                   false},
+    [A_KEYS] = {"keys", read_matrix, offsetof(struct attend_body, keys), false},
+    [A_VALUES] = {"values", read_matrix, offsetof(struct attend_body, values), false}};
+
+static const struct kind kinds[] = {
+    [BODY_MEMORY] = {.table = {"a memory", memory_fields, M_TTL + 1},
+                     .tensors = BIT(M_KEYS) | BIT(M_VALUES),
+                     .score = BIT(M_SCORE)},
+    [BODY_ROWS] = {.table = {"rows", rows_fields, R_TTL + 1},
+                   .tensors = BIT(R_KEYS) | BIT(R_VALUES)},
+    [BODY_ATTEND_STORED] = {.table = {"attending to a stored memory", attend_fields, A_KEYS},
+                            .tensors = BIT(A_QUERIES),
+                            .score = BIT(A_SCORE)},
+    [BODY_ATTEND_AD_HOC] = {.table = {"attending", attend_fields, A_VALUES + 1},
+                            .tensors = BIT(A_QUERIES) | BIT(A_KEYS) | BIT(A_VALUES),
+                            .score = BIT(A_SCORE)}};
+
+/* ---- Reading ---- */
+
+/* A draft, while it is read. */
+struct reading {
+  struct scan scan;
+  const struct kind *kind;
+  uint32_t seen; /* bit i: the kind's member i is there */
+};
+
+static void begin_reading(struct reading *reading, const struct kind *kind,
+                          struct tensor_set *tensors, const char *text, size_t length,
+                          struct problem *problem) {
+  reading->kind = kind;
+  reading->seen = 0;
+  scan_begin(&reading->scan, text, length, problem);
+  reading->scan.tensors = tensors;
+}
+
+static bool has(const struct reading *reading, unsigned member) {
+  return reading->seen >> member & 1;
+}
+
+static bool require(struct reading *reading, unsigned member) {
+  const struct scan_table *table = &reading->kind->table;
+  return has(reading, member) ||
+         scan_missing(&reading->scan, table->what, table->fields[member].name);
+}
+
+/* The index of the member that such a tensor fills; `count` for none. One named
+ * "score.w" fills the member "score", together with the JSON. */
+static size_t find_place(const struct kind *kind, const char *name) {
+  const bool param = strncmp(name, "score.", 6) == 0;
+  const uint32_t among = param ? kind->score : kind->tensors;
+  size_t i = 0;
+  while (i < kind->table.count &&
+         !(among & BIT(i) && (param || strcmp(kind->table.fields[i].name, name) == 0)))
+    i++;
+  return i;
+}
+
+/* Rows may be missing where a whole memory is made. */
+static bool take_matrix(struct reading *reading, struct named_tensor *item, struct matrix *matrix) {
+  struct problem *problem = reading->scan.problem;
+  if (item->matrix.rows == 0 && reading->kind != &kinds[BODY_MEMORY])
+    return named_tensor_fault(item, problem, PROBLEM_SHAPE_MISMATCH, "expected at least one row");
+  return named_tensor_take(item, 2, matrix, problem);
+}
+
+/* Those that the reader of the score has not taken. */
+static bool take_tensors(struct reading *reading, void *draft) {
+  struct scan *scan = &reading->scan;
+  const struct scan_table *table = &reading->kind->table;
+  for (size_t i = 0; scan->tensors && i < scan->tensors->count; i++) {
+    struct named_tensor *item = &scan->tensors->items[i];
+    if (item->taken) continue;
+    const size_t place = find_place(reading->kind, item->name);
+    if (place == table->count)
+      return named_tensor_fault(item, scan->problem, PROBLEM_UNKNOWN_MEMBER,
+                                "%s takes no tensor of that name", table->what);
+    if (reading->kind->score & BIT(place)) {
+      scan_enter_name(scan, table->fields[place].name);
+      return scan_fault(scan, PROBLEM_MISSING_MEMBER,
+                        "the tensor \"%s\" needs \"score\" in the JSON", item->name);
+    }
+    if (!take_matrix(reading, item, (void *)((char *)draft + table->fields[place].offset)))
+      return false;
+    reading->seen |= BIT(place);
+  }
+  return true;
+}
+
+/* The body's outermost value; what it has beside it counts as members too. */
+static bool read_body(struct reading *reading, void *draft) {
+  struct scan *scan = &reading->scan;
+  if (scan_kind(scan) == SCAN_NOTHING && scan->at == scan->end)
+    return scan_fault(scan, PROBLEM_INVALID_JSON, "the body is empty; expected a JSON object");
+  return scan_members(scan, &reading->kind->table, draft, &reading->seen) &&
+         take_tensors(reading, draft);
+}
+
+/* ---- A memory ---- */
 
 /* Rows, or dimensions in their place. */
 static bool check_members(struct reading *reading) {
   bool rows = has(reading, M_KEYS) || has(reading, M_VALUES);
   bool dimensions = has(reading, M_KEY_DIM) || has(reading, M_VALUE_DIM);
   if (rows && dimensions)
-    return problem_set(reading->scan->problem, PROBLEM_INVALID_PARAMETER,
+    return problem_set(reading->scan.problem, PROBLEM_INVALID_PARAMETER,
                        has(reading, M_KEY_DIM) ? "/key_dim" : "/value_dim",
                        "dimensions are given in place of keys and values, not with them");
   return dimensions ? require(reading, M_KEY_DIM) && require(reading, M_VALUE_DIM)
@@ -329,13 +353,12 @@ bool memory_body_settle(struct memory_body *body, const struct memory_override *
 bool body_parse_memory_with(const struct memory_override *override, struct tensor_set *tensors,
                             const char *text, size_t length, struct memory_body *body,
                             struct problem *problem) {
-  struct scan scan;
-  struct reading reading = begin_reading(&scan, BODY_MEMORY, tensors);
+  struct reading reading;
+  begin_reading(&reading, &kinds[BODY_MEMORY], tensors, text, length, problem);
   *body = (struct memory_body){.ids = NULL};
-  scan_begin(&scan, text, length, problem);
-  const bool read = open_body(&scan) && read_members(&reading, body) && check_members(&reading) &&
+  const bool read = read_body(&reading, body) && check_members(&reading) &&
                     memory_body_settle(body, override, problem);
-  const bool parsed = scan_end(&scan, read);
+  const bool parsed = scan_end(&reading.scan, read);
   if (!parsed) memory_body_free(body);
   return parsed;
 }
@@ -362,14 +385,6 @@ void memory_body_free(struct memory_body *body) {
 
 /* ---- Changes of a memory ---- */
 
-enum { R_KEYS, R_VALUES, R_IDS, R_TTL };
-
-static const struct member rows_members[] = {
-    [R_KEYS] = {"keys", MATRIX, offsetof(struct rows_body, keys)},
-    [R_VALUES] = {"values", MATRIX, offsetof(struct rows_body, values)},
-    [R_IDS] = {"ids", IDS, offsetof(struct rows_body, ids)},
-    [R_TTL] = {"ttl_seconds", TTL, offsetof(struct rows_body, ttl_seconds)}};
-
 bool rows_body_settle(const struct rows_body *body, struct problem *problem) {
   return check_rows(&body->keys, &body->values, problem) &&
          check_ids(body->ids, body->keys.rows, problem);
@@ -382,14 +397,13 @@ bool body_parse_rows(const char *text, size_t length, struct rows_body *body,
 
 bool body_parse_rows_with(struct tensor_set *tensors, const char *text, size_t length,
                           struct rows_body *body, struct problem *problem) {
-  struct scan scan;
-  struct reading reading = begin_reading(&scan, BODY_ROWS, tensors);
+  struct reading reading;
+  begin_reading(&reading, &kinds[BODY_ROWS], tensors, text, length, problem);
   *body = (struct rows_body){.ids = NULL};
-  scan_begin(&scan, text, length, problem);
-  const bool read = open_body(&scan) && read_members(&reading, body) && require(&reading, R_KEYS) &&
+  const bool read = read_body(&reading, body) && require(&reading, R_KEYS) &&
                     require(&reading, R_VALUES) && rows_body_settle(body, problem);
   body->has_ttl = has(&reading, R_TTL);
-  const bool parsed = scan_end(&scan, read);
+  const bool parsed = scan_end(&reading.scan, read);
   if (!parsed) rows_body_free(body);
   return parsed;
 }
@@ -403,14 +417,12 @@ void rows_body_free(struct rows_body *body) {
 
 bool body_parse_removal(const char *text, size_t length, struct id_list **ids,
                         struct problem *problem) {
-  static const struct member members[] = {{"ids", IDS, 0}};
-  struct scan scan;
-  struct reading reading = {
-      .scan = &scan, .members = members, .object = {.what = "removing rows", .count = 1}};
+  static const struct scan_field field = {"ids", read_ids, 0, true};
+  static const struct kind kind = {.table = {"removing rows", &field, 1}};
+  struct reading reading;
+  begin_reading(&reading, &kind, NULL, text, length, problem);
   *ids = NULL;
-  scan_begin(&scan, text, length, problem);
-  bool parsed = scan_end(&scan, open_body(&scan) && read_members(&reading, (void *)ids) &&
-                                    require(&reading, 0));
+  bool parsed = scan_end(&reading.scan, read_body(&reading, ids));
   if (parsed && id_list_count(*ids) == 0)
     parsed = problem_set(problem, PROBLEM_INVALID_PARAMETER, "/ids",
                          "expected at least one id, got an empty array");
@@ -423,23 +435,19 @@ bool body_parse_removal(const char *text, size_t length, struct id_list **ids,
 
 enum { S_SCORE, S_NORMALIZATION, S_TTL };
 
-static const struct member settings_members[] = {
-    [S_SCORE] = {"score", SCORE, offsetof(struct settings_body, score)},
-    [S_NORMALIZATION] = {"normalization", NORMALIZATION,
-                         offsetof(struct settings_body, normalization)},
-    [S_TTL] = {"ttl_seconds", TTL, offsetof(struct settings_body, ttl_seconds)}};
+static const struct scan_field settings_fields[] = {
+    [S_SCORE] = {"score", spec_read_score, offsetof(struct settings_body, score), false},
+    [S_NORMALIZATION] = {"normalization", spec_read_normalization,
+                         offsetof(struct settings_body, normalization), false},
+    [S_TTL] = {"ttl_seconds", read_ttl, offsetof(struct settings_body, ttl_seconds), false}};
 
 bool body_parse_settings(const char *text, size_t length, struct settings_body *body,
                          struct problem *problem) {
-  struct scan scan;
-  struct reading reading = {
-      .scan = &scan,
-      .members = settings_members,
-      .object = {.what = "changing a memory",
-                 .count = sizeof settings_members / sizeof *settings_members}};
+  static const struct kind kind = {.table = {"changing a memory", settings_fields, S_TTL + 1}};
+  struct reading reading;
+  begin_reading(&reading, &kind, NULL, text, length, problem);
   *body = (struct settings_body){.score = NULL};
-  scan_begin(&scan, text, length, problem);
-  const bool parsed = scan_end(&scan, open_body(&scan) && read_members(&reading, body));
+  const bool parsed = scan_end(&reading.scan, read_body(&reading, body));
   body->has_ttl = has(&reading, S_TTL);
   if (!parsed) settings_body_free(body);
   return parsed;
@@ -453,19 +461,6 @@ void settings_body_free(struct settings_body *body) {
 
 /* ---- Attend ---- */
 
-enum { A_QUERIES, A_SCORE, A_NORMALIZATION, A_WEIGHTS, A_TIMEOUT, A_KEYS, A_VALUES };
-
-/* The members from A_KEYS on are the ad-hoc kind's alone. */
-static const struct member attend_members[] = {
-    [A_QUERIES] = {"queries", MATRIX, offsetof(struct attend_body, queries)},
-    [A_SCORE] = {"score", SCORE, offsetof(struct attend_body, score)},
-    [A_NORMALIZATION] = {"normalization", NORMALIZATION,
-                         offsetof(struct attend_body, normalization)},
-    [A_WEIGHTS] = {"weights", WEIGHTS, 0},
-    [A_TIMEOUT] = {"timeout_ms", MILLISECONDS, offsetof(struct attend_body, timeout_ms)},
-    [A_KEYS] = {"keys", MATRIX, offsetof(struct attend_body, keys)},
-    [A_VALUES] = {"values", MATRIX, offsetof(struct attend_body, values)}};
-
 static bool check_query_dim(const struct attend_body *body, struct problem *problem) {
   size_t expected = attn_score_query_dim(body->score, body->keys.cols);
   if (body->queries.cols == expected) return true;
@@ -477,7 +472,7 @@ static bool check_query_dim(const struct attend_body *body, struct problem *prob
 
 static bool check_attend(struct reading *reading, enum attend_kind kind,
                          const struct attend_body *body) {
-  struct problem *problem = reading->scan->problem;
+  struct problem *problem = reading->scan.problem;
   if (!require(reading, A_QUERIES) || !check_dimension(&body->queries, "/queries", problem))
     return false;
   if (kind == ATTEND_STORED) return true;
@@ -491,14 +486,12 @@ static bool check_attend(struct reading *reading, enum attend_kind kind,
 
 bool body_parse_attend_with(enum attend_kind kind, struct tensor_set *tensors, const char *text,
                             size_t length, struct attend_body *body, struct problem *problem) {
-  struct scan scan;
-  struct reading reading = begin_reading(
-      &scan, kind == ATTEND_STORED ? BODY_ATTEND_STORED : BODY_ATTEND_AD_HOC, tensors);
+  struct reading reading;
+  begin_reading(&reading, &kinds[kind == ATTEND_STORED ? BODY_ATTEND_STORED : BODY_ATTEND_AD_HOC],
+                tensors, text, length, problem);
   *body = (struct attend_body){.weights = ATTN_WEIGHTS_FULL};
-  scan_begin(&scan, text, length, problem);
-  const bool read =
-      open_body(&scan) && read_members(&reading, body) && check_attend(&reading, kind, body);
-  const bool parsed = scan_end(&scan, read);
+  const bool parsed =
+      scan_end(&reading.scan, read_body(&reading, body) && check_attend(&reading, kind, body));
   if (!parsed) attend_body_free(body);
   return parsed;
 }
@@ -517,37 +510,7 @@ void attend_body_free(struct attend_body *body) {
   *body = (struct attend_body){.weights = ATTN_WEIGHTS_FULL};
 }
 
-/* ---- Tensors beside the JSON ---- */
-
-/* Those kinds that may have some. */
-static const struct {
-  const char *what;
-  const struct member *members;
-  size_t count;
-} kinds[] = {
-    [BODY_MEMORY] = {"a memory", memory_members, sizeof memory_members / sizeof *memory_members},
-    [BODY_ROWS] = {"rows", rows_members, sizeof rows_members / sizeof *rows_members},
-    [BODY_ATTEND_STORED] = {"attending to a stored memory", attend_members, A_KEYS},
-    [BODY_ATTEND_AD_HOC] = {"attending", attend_members, A_VALUES + 1}};
-
-static struct reading begin_reading(struct scan *scan, enum body_kind kind,
-                                    struct tensor_set *tensors) {
-  return (struct reading){.scan = scan,
-                          .tensors = tensors,
-                          .members = kinds[kind].members,
-                          .object = {.what = kinds[kind].what, .count = kinds[kind].count}};
-}
-
-/* The index of the member that such a tensor fills; `count` for none. One named
- * "score.w" fills the member "score", together with the JSON. */
-static size_t find_place(const struct member *members, size_t count, const char *name) {
-  const bool param = strncmp(name, "score.", 6) == 0;
-  size_t i = 0;
-  while (i < count && (param ? members[i].kind != SCORE
-                             : members[i].kind != MATRIX || strcmp(members[i].name, name) != 0))
-    i++;
-  return i;
-}
+/* ---- Single members ---- */
 
 static bool is_tensor_of_scores(const char *param) {
   const attn_score_info *info;
@@ -557,60 +520,26 @@ static bool is_tensor_of_scores(const char *param) {
   return false;
 }
 
-bool body_check_tensor(enum body_kind kind, const char *name, struct problem *problem) {
-  const struct member *members = kinds[kind].members;
-  const size_t count = kinds[kind].count, index = find_place(members, count, name);
-  if (index < count && (members[index].kind == MATRIX || is_tensor_of_scores(name + 6)))
+bool body_check_tensor(enum body_kind body_kind, const char *name, struct problem *problem) {
+  const struct kind *kind = &kinds[body_kind];
+  const size_t index = find_place(kind, name);
+  if (index < kind->table.count && (kind->tensors & BIT(index) || is_tensor_of_scores(name + 6)))
     return true;
   char known[PROBLEM_DETAIL_MAX] = "", pointer[PROBLEM_POINTER_MAX] = "";
-  for (size_t i = 0; i < count; i++)
-    if (members[i].kind == MATRIX || members[i].kind == SCORE)
+  for (size_t i = 0; i < kind->table.count; i++)
+    if ((kind->tensors | kind->score) & BIT(i))
       snprintf(known + strlen(known), sizeof known - strlen(known), "%s\"%s%s\"",
-               known[0] ? ", " : "", members[i].name, members[i].kind == SCORE ? ".PARAMETER" : "");
+               known[0] ? ", " : "", kind->table.fields[i].name,
+               kind->score & BIT(i) ? ".PARAMETER" : "");
   pointer_push_name(pointer, name, strlen(name));
   return problem_set(problem, PROBLEM_UNKNOWN_MEMBER, pointer,
-                     "%s takes tensors named %s, not \"%s\"", kinds[kind].what, known, name);
-}
-
-/* Rows may be missing where a whole memory is made. */
-static bool take_matrix(struct reading *reading, struct named_tensor *item, struct matrix *matrix) {
-  struct problem *problem = reading->scan->problem;
-  if (item->matrix.rows == 0 && reading->members != memory_members)
-    return named_tensor_fault(item, problem, PROBLEM_SHAPE_MISMATCH, "expected at least one row");
-  return named_tensor_take(item, 2, matrix, problem);
-}
-
-/* Those that the reader of the score has not taken. */
-static bool take_tensors(struct reading *reading, void *draft) {
-  for (size_t i = 0; reading->tensors && i < reading->tensors->count; i++) {
-    struct named_tensor *item = &reading->tensors->items[i];
-    if (item->taken) continue;
-    const size_t place = find_place(reading->members, reading->object.count, item->name);
-    if (place == reading->object.count)
-      return named_tensor_fault(item, reading->scan->problem, PROBLEM_UNKNOWN_MEMBER,
-                                "%s takes no tensor of that name", reading->object.what);
-    const struct member *member = &reading->members[place];
-    if (member->kind == SCORE) {
-      scan_enter_name(reading->scan, member->name);
-      return scan_fault(reading->scan, PROBLEM_MISSING_MEMBER,
-                        "the tensor \"%s\" needs \"score\" in the JSON", item->name);
-    }
-    if (!take_matrix(reading, item, (void *)((char *)draft + member->offset))) return false;
-    reading->object.seen |= (uint32_t)1 << place;
-  }
-  return true;
+                     "%s takes tensors named %s, not \"%s\"", kind->table.what, known, name);
 }
 
 bool body_peek_dtype(const char *text, size_t length, attn_dtype *dtype, struct problem *problem) {
-  static const char *const names[] = {"dtype"};
   struct scan scan;
-  struct scan_object object = {.names = names, .count = 1, .others = true};
-  const char *start;
-  size_t skipped;
   scan_begin(&scan, text, length, problem);
-  if (!scan_check(text, length, problem) || !open_body(&scan)) return false;
-  int member;
-  while ((member = scan_member(&scan, &object)) >= 0)
-    if (member == 0 ? !read_dtype(&scan, dtype) : !scan_skip(&scan, &start, &skipped)) return false;
-  return member == SCAN_CLOSED;
+  if (!scan_check(text, length, problem)) return false;
+  const int found = scan_find(&scan, "dtype");
+  return found == SCAN_CLOSED || (found >= 0 && read_dtype(&scan, dtype));
 }

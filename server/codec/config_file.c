@@ -3,6 +3,7 @@
  * which is also how the environment and the flags give them. */
 #include "codec/config_file.h"
 
+#include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -34,24 +35,18 @@ static bool fail_value(struct reading *reading, const char *name, const char *wh
 }
 
 /* The value at the scan as text that is the caller's to free: of a string what
- * is in it, of anything else its JSON. NULL where there is no memory for it or,
- * with *nul, where a string has a NUL in it. */
+ * is in it, of anything else its JSON as it stands there. NULL where there is no
+ * memory for it or, with *nul, where a string has a NUL in it. */
 static char *value_text(struct scan *scan, bool *nul) {
-  bool string = scan_kind(scan) == SCAN_STRING;
   const char *start;
   size_t length;
-  if (!scan_skip(scan, &start, &length)) return NULL;
-  if (!string) return strndup(start, length);
-  char *text = malloc(length); /* the quotes make up for the NUL */
-  if (!text) return NULL;
-  size_t unescaped;
-  scan->at = start;
-  scan_string(scan, text, length - 1, &unescaped);
-  text[unescaped] = '\0';
-  *nul = strlen(text) != unescaped;
-  if (!*nul) return text;
-  free(text);
-  return NULL;
+  if (scan_kind(scan) != SCAN_STRING)
+    return scan_skip(scan, &start, &length) ? strndup(start, length) : NULL;
+  json_t *string = scan_load(scan, SCAN_STRING);
+  *nul = string && strlen(json_string_value(string)) != json_string_length(string);
+  char *text = string && !*nul ? strdup(json_string_value(string)) : NULL;
+  json_decref(string);
+  return text;
 }
 
 static bool set_member(struct reading *reading, const struct scan_object *object) {
@@ -70,7 +65,7 @@ static bool set_member(struct reading *reading, const struct scan_object *object
 }
 
 static bool set_members(struct reading *reading) {
-  struct scan_object object = {.others = true};
+  struct scan_object object = {.table = NULL};
   if (!scan_open(&reading->scan, '{')) return fail(reading, "expected an object of options");
   while (scan_member(&reading->scan, &object) >= 0)
     if (!set_member(reading, &object)) return false;

@@ -9,6 +9,7 @@
  * what is wrong with it. */
 #include "codec/json_string.h"
 
+#include <ctype.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <string.h>
@@ -29,46 +30,23 @@ static void put(struct sink *sink, const char *bytes, size_t count) {
 }
 
 static void put_code_point(struct sink *sink, uint32_t code) {
+  static const unsigned char leads[] = {0, 0, 0xC0, 0xE0, 0xF0};
+  const size_t count = code < 0x80 ? 1 : code < 0x800 ? 2 : code < 0x10000 ? 3 : 4;
   char bytes[4];
-  size_t count;
-  if (code < 0x80) {
-    bytes[0] = (char)code;
-    count = 1;
-  } else if (code < 0x800) {
-    bytes[0] = (char)(0xC0 | code >> 6);
-    bytes[1] = (char)(0x80 | (code & 0x3F));
-    count = 2;
-  } else if (code < 0x10000) {
-    bytes[0] = (char)(0xE0 | code >> 12);
-    bytes[1] = (char)(0x80 | (code >> 6 & 0x3F));
-    bytes[2] = (char)(0x80 | (code & 0x3F));
-    count = 3;
-  } else {
-    bytes[0] = (char)(0xF0 | code >> 18);
-    bytes[1] = (char)(0x80 | (code >> 12 & 0x3F));
-    bytes[2] = (char)(0x80 | (code >> 6 & 0x3F));
-    bytes[3] = (char)(0x80 | (code & 0x3F));
-    count = 4;
-  }
+  for (size_t i = count; i-- > 1; code >>= 6)
+    bytes[i] = (char)(0x80 | (code & 0x3F));
+  bytes[0] = (char)(leads[count] | code);
   put(sink, bytes, count);
 }
 
 /* Four hexadecimal digits at `at`; UINT32_MAX where there are none. */
 static uint32_t read_hex(const char *at, const char *end) {
-  if (end - at < 4) return UINT32_MAX;
   uint32_t code = 0;
+  if (end - at < 4) return UINT32_MAX;
   for (int i = 0; i < 4; i++) {
-    char c = at[i];
-    uint32_t digit;
-    if (c >= '0' && c <= '9')
-      digit = (uint32_t)(c - '0');
-    else if (c >= 'a' && c <= 'f')
-      digit = (uint32_t)(c - 'a') + 10;
-    else if (c >= 'A' && c <= 'F')
-      digit = (uint32_t)(c - 'A') + 10;
-    else
-      return UINT32_MAX;
-    code = code << 4 | digit;
+    const int c = (unsigned char)at[i];
+    if (!isxdigit(c)) return UINT32_MAX;
+    code = code << 4 | (uint32_t)(c <= '9' ? c - '0' : (c | 0x20) - 'a' + 10);
   }
   return code;
 }
@@ -92,34 +70,14 @@ static enum json_string_fault read_unicode(const char **text, const char *end, s
   return JSON_STRING_OK;
 }
 
-static char simple_escape(char c) {
-  switch (c) {
-  case '"':
-  case '\\':
-  case '/':
-    return c;
-  case 'b':
-    return '\b';
-  case 'f':
-    return '\f';
-  case 'n':
-    return '\n';
-  case 'r':
-    return '\r';
-  case 't':
-    return '\t';
-  default:
-    return 0;
-  }
-}
-
 static enum json_string_fault read_escape(const char **text, const char *end, struct sink *sink) {
+  static const char letters[] = "\"\\/bfnrt", meant[] = "\"\\/\b\f\n\r\t";
   if (end - *text < 2) return JSON_STRING_OPEN;
-  char kind = (*text)[1];
+  const char kind = (*text)[1];
   if (kind == 'u') return read_unicode(text, end, sink);
-  char meant = simple_escape(kind);
-  if (!meant) return JSON_STRING_ESCAPE;
-  put(sink, &meant, 1);
+  const char *letter = kind ? strchr(letters, kind) : NULL;
+  if (!letter) return JSON_STRING_ESCAPE;
+  put(sink, &meant[letter - letters], 1);
   *text += 2;
   return JSON_STRING_OK;
 }

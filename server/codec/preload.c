@@ -3,6 +3,7 @@
  * Everything that can be known without the files is checked by preload_parse(),
  * which --check-config runs too: names, members, that a score fits the columns.
  * The files are opened by preload_read() alone, when the daemon loads. */
+#include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -28,38 +29,38 @@
 /* By the files' endings. */
 enum format { JSON, CSV, SAFETENSORS, NPY };
 
+/* A memory to load, and its draft while the option is read. */
 struct spec {
+  char *name, *path; /* until they are the preload's */
+  char *values_path; /* for NPY */
+  char *keys_path;   /* for NPY, until it is the preload's path */
   enum format format;
   struct csv_plan plan; /* for CSV */
-  char *keys_path;      /* for NPY, until it is preload->path */
-  char *values_path;    /* for NPY */
   struct memory_override override;
 };
-
-enum { NAME, PATH, ROWS, KEYS, VALUES, IDS, SCORE, NORMALIZATION, MEMBERS };
-
-static const char *const names[MEMBERS] = {"name",   "file", "rows",  "keys",
-                                           "values", "ids",  "score", "normalization"};
 
 /* ---- Members ---- */
 
 /* A text of at most `most` bytes without NUL, to be freed. */
 static bool read_text(struct scan *scan, size_t most, char **text) {
-  struct scan probe = *scan;
-  size_t length;
-  if (!scan_string(&probe, NULL, 0, &length)) return false;
+  json_t *value = scan_load(scan, SCAN_STRING);
+  if (!value) return false;
+  const size_t length = json_string_length(value);
+  bool read = false;
   if (length == 0 || length > most)
-    return scan_fault(scan, PROBLEM_INVALID_PARAMETER, "expected 1 to %zu bytes, got %zu", most,
-                      length);
-  *text = malloc(length + 1);
-  if (!*text) return problem_set_status(scan->problem, ATTN_NO_MEMORY, "");
-  scan_string(scan, *text, length, NULL);
-  (*text)[length] = '\0';
-  if (strlen(*text) == length) return true;
-  return scan_fault(scan, PROBLEM_INVALID_PARAMETER, "the text has a NUL in it");
+    scan_fault(scan, PROBLEM_INVALID_PARAMETER, "expected 1 to %zu bytes, got %zu", most, length);
+  else if (strlen(json_string_value(value)) != length)
+    scan_fault(scan, PROBLEM_INVALID_PARAMETER, "the text has a NUL in it");
+  else if (!(*text = strdup(json_string_value(value))))
+    problem_set_status(scan->problem, ATTN_NO_MEMORY, "");
+  else
+    read = true;
+  json_decref(value);
+  return read;
 }
 
-static bool read_name(struct scan *scan, char **name) {
+static bool read_name(struct scan *scan, void *to) {
+  char **name = to;
   if (!read_text(scan, NAME_MAX_LENGTH, name)) return false;
   if ((*name)[0] != '.' && (*name)[strspn(*name, NAME_CHARACTERS)] == '\0') return true;
   return scan_fault(scan, PROBLEM_INVALID_NAME,
@@ -72,110 +73,121 @@ static bool ends_with(const char *text, const char *end) {
   return length > end_length && strcmp(text + length - end_length, end) == 0;
 }
 
-/* The path as seen from the folder, to be freed. */
-static bool resolve(struct scan *scan, const char *folder, const char *file, char **path) {
-  bool relative = file[0] != '/' && folder[0] != '\0';
-  const char *slash = relative && folder[strlen(folder) - 1] != '/' ? "/" : "";
-  if (asprintf(path, "%s%s%s", relative ? folder : "", slash, file) >= 0) return true;
-  *path = NULL;
-  return problem_set_status(scan->problem, ATTN_NO_MEMORY, "");
+static bool find_format(const char *path, enum format *format) {
+  static const char *const endings[] = {
+      [JSON] = ".json", [CSV] = ".csv", [SAFETENSORS] = ".safetensors"};
+  for (*format = JSON; *format <= SAFETENSORS; ++*format)
+    if (ends_with(path, endings[*format])) return true;
+  return false;
 }
 
-static bool read_path(struct scan *scan, const char *folder, char **path, struct spec *spec) {
-  static const struct {
-    const char *ending;
-    enum format format;
-  } formats[] = {{".json", JSON}, {".csv", CSV}, {".safetensors", SAFETENSORS}};
-  char *file = NULL;
-  bool read = read_text(scan, PATH_BYTES_MAX, &file), known = false;
-  for (size_t i = 0; read && i < sizeof formats / sizeof formats[0]; i++)
-    if (ends_with(file, formats[i].ending)) {
-      spec->format = formats[i].format;
-      known = true;
-    }
-  if (read && !known)
-    read = scan_fault(scan, PROBLEM_INVALID_PARAMETER,
-                      "expected a file that ends in .json, .csv or .safetensors");
-  read = read && resolve(scan, folder, file, path);
-  free(file);
-  return read;
+static bool read_path(struct scan *scan, void *path) {
+  enum format format;
+  if (!read_text(scan, PATH_BYTES_MAX, path)) return false;
+  return find_format(*(char **)path, &format) ||
+         scan_fault(scan, PROBLEM_INVALID_PARAMETER,
+                    "expected a file that ends in .json, .csv or .safetensors");
 }
 
-static bool read_npy_path(struct scan *scan, const char *folder, char **path) {
-  char *file = NULL;
-  bool read = read_text(scan, PATH_BYTES_MAX, &file);
-  if (read && !ends_with(file, ".npy"))
-    read = scan_fault(scan, PROBLEM_INVALID_PARAMETER, "expected a file that ends in .npy");
-  read = read && resolve(scan, folder, file, path);
-  free(file);
-  return read;
+static bool read_npy_path(struct scan *scan, char **path) {
+  if (!read_text(scan, PATH_BYTES_MAX, path)) return false;
+  return ends_with(*path, ".npy") ||
+         scan_fault(scan, PROBLEM_INVALID_PARAMETER, "expected a file that ends in .npy");
 }
 
 /* [first, end), not empty. */
-static bool read_range(struct scan *scan, double most, size_t *first, size_t *end) {
-  double bounds[2] = {0, 0};
-  size_t count = 0;
+static bool read_range(struct scan *scan, size_t most, size_t *first, size_t *end) {
+  size_t bounds[2], count = 0;
   int more;
   if (!scan_open(scan, '[')) return false;
-  while ((more = scan_element(scan, count)) > 0) {
-    if (count == 2) break;
+  while ((more = scan_element(scan, count)) > 0 && count < 2) {
     size_t outer = scan_enter_index(scan, count);
-    if (!scan_whole(scan, 0, most, &bounds[count])) return false;
+    if (!scan_whole(scan, 0, most, &bounds[count++])) return false;
     scan_leave(scan, outer);
-    count++;
   }
   if (more == SCAN_FAULT) return false;
   if (more != SCAN_CLOSED || count != 2 || bounds[0] >= bounds[1])
     return scan_fault(scan, PROBLEM_INVALID_PARAMETER,
                       "expected [first, end], two whole numbers, the first one less");
-  *first = (size_t)bounds[0];
-  *end = (size_t)bounds[1];
+  *first = bounds[0];
+  *end = bounds[1];
   return true;
 }
 
-static bool read_one_hot(struct scan *scan, size_t *one_hot) {
-  double number;
-  if (!scan_whole(scan, 1, (double)ATTN_MAX_DIM, &number)) return false;
-  *one_hot = (size_t)number;
-  return true;
+static bool read_rows(struct scan *scan, void *to) {
+  struct csv_plan *plan = to;
+  return read_range(scan, (size_t)1 << 53, &plan->first_row, &plan->end_row);
+}
+
+static bool read_column_range(struct scan *scan, void *to) {
+  struct csv_columns *columns = to;
+  return read_range(scan, ATTN_MAX_DIM, &columns->first, &columns->end);
+}
+
+static bool read_scale(struct scan *scan, void *scale) {
+  return scan_double(scan, scale);
+}
+
+static bool read_one_hot(struct scan *scan, void *one_hot) {
+  return scan_whole(scan, 1, ATTN_MAX_DIM, one_hot);
 }
 
 /* {"columns":[first,end],"scale":s,"one_hot":n}; one_hot for values alone. */
 static bool read_columns(struct scan *scan, bool values, struct csv_columns *columns) {
-  static const char *const column_names[] = {"columns", "scale", "one_hot"};
-  struct scan_object object = {
-      .what = names[values ? VALUES : KEYS], .names = column_names, .count = values ? 3 : 2};
+  static const struct scan_field fields[] = {
+      {"columns", read_column_range, 0, true},
+      {"scale", read_scale, offsetof(struct csv_columns, scale), false},
+      {"one_hot", read_one_hot, offsetof(struct csv_columns, one_hot), false}};
+  const struct scan_table table = {values ? "values" : "keys", fields, values ? 3 : 2};
+  uint32_t seen;
   *columns = (struct csv_columns){.scale = 1};
-  if (!scan_open(scan, '{')) return false;
-  bool read = true;
-  int member = SCAN_FAULT;
-  while (read && (member = scan_member(scan, &object)) >= 0)
-    read = member == 0   ? read_range(scan, (double)ATTN_MAX_DIM, &columns->first, &columns->end)
-           : member == 1 ? scan_double(scan, &columns->scale)
-                         : read_one_hot(scan, &columns->one_hot);
-  if (!read || member != SCAN_CLOSED) return false;
-  if (!(object.seen & 1)) return scan_missing(scan, &object, 0);
-  if (columns->one_hot && (columns->end - columns->first != 1 || object.seen & 2))
+  if (!scan_members(scan, &table, columns, &seen)) return false;
+  if (columns->one_hot && (columns->end - columns->first != 1 || seen & 2))
     return scan_fault(scan, PROBLEM_INVALID_PARAMETER, "one_hot goes with one column and no scale");
   return true;
 }
 
-static bool read_id_column(struct scan *scan, struct csv_plan *plan) {
-  static const char *const column_names[] = {"column"};
-  struct scan_object object = {.what = names[IDS], .names = column_names, .count = 1};
-  double number = 0;
-  if (!scan_open(scan, '{')) return false;
-  int member;
-  while ((member = scan_member(scan, &object)) >= 0)
-    if (!scan_whole(scan, 0, (double)ATTN_MAX_DIM, &number)) return false;
-  if (member == SCAN_FAULT) return false;
-  if (object.seen == 0) return scan_missing(scan, &object, 0);
-  plan->has_ids = true;
-  plan->id_column = (size_t)number;
-  return true;
+/* Columns of the one file, or a file of their own. */
+static bool read_keys(struct scan *scan, void *to) {
+  struct spec *spec = to;
+  return scan_kind(scan) == SCAN_STRING ? read_npy_path(scan, &spec->keys_path)
+                                        : read_columns(scan, false, &spec->plan.keys);
+}
+
+static bool read_values(struct scan *scan, void *to) {
+  struct spec *spec = to;
+  return scan_kind(scan) == SCAN_STRING ? read_npy_path(scan, &spec->values_path)
+                                        : read_columns(scan, true, &spec->plan.values);
+}
+
+static bool read_column(struct scan *scan, void *column) {
+  return scan_whole(scan, 0, ATTN_MAX_DIM, column);
+}
+
+static bool read_id_column(struct scan *scan, void *to) {
+  static const struct scan_field field = {"column", read_column,
+                                          offsetof(struct csv_plan, id_column), true};
+  static const struct scan_table table = {"ids", &field, 1};
+  ((struct csv_plan *)to)->has_ids = true;
+  return scan_members(scan, &table, to, NULL);
 }
 
 /* ---- Memories ---- */
+
+enum { NAME, PATH, ROWS, KEYS, VALUES, IDS, SCORE, NORMALIZATION, MEMBERS };
+
+static const struct scan_field memory_fields[MEMBERS] = {
+    [NAME] = {"name", read_name, offsetof(struct spec, name), true},
+    [PATH] = {"file", read_path, offsetof(struct spec, path), false},
+    [ROWS] = {"rows", read_rows, offsetof(struct spec, plan), false},
+    [KEYS] = {"keys", read_keys, 0, false},
+    [VALUES] = {"values", read_values, 0, false},
+    [IDS] = {"ids", read_id_column, offsetof(struct spec, plan), false},
+    [SCORE] = {"score", spec_read_score, offsetof(struct spec, override.score), false},
+    [NORMALIZATION] = {"normalization", spec_read_normalization,
+                       offsetof(struct spec, override.normalization), false}};
+
+static const struct scan_table memory_table = {"a memory to load", memory_fields, MEMBERS};
 
 struct parsing {
   struct scan scan;
@@ -184,81 +196,50 @@ struct parsing {
   size_t capacity;
 };
 
-/* Columns of the one file, or a file of their own. */
-static bool read_rows_of(struct parsing *parsing, int member, struct preload *preload) {
-  struct scan *scan = &parsing->scan;
-  struct spec *spec = preload->spec;
-  const bool values = member == VALUES;
-  if (scan_kind(scan) == SCAN_STRING)
-    return read_npy_path(scan, parsing->folder, values ? &spec->values_path : &spec->keys_path);
-  return read_columns(scan, values, values ? &spec->plan.values : &spec->plan.keys);
-}
-
-static bool read_member(struct parsing *parsing, int member, struct preload *preload) {
-  struct scan *scan = &parsing->scan;
-  struct spec *spec = preload->spec;
-  switch (member) {
-  case NAME:
-    return read_name(scan, &preload->name);
-  case PATH:
-    return read_path(scan, parsing->folder, &preload->path, spec);
-  case ROWS:
-    return read_range(scan, 0x1p53, &spec->plan.first_row, &spec->plan.end_row);
-  case KEYS:
-  case VALUES:
-    return read_rows_of(parsing, member, preload);
-  case IDS:
-    return read_id_column(scan, &spec->plan);
-  case SCORE:
-    return spec_read_score(scan, NULL, &spec->override.score);
-  default:
-    return spec_read_normalization(scan, &spec->override.normalization);
-  }
+static bool missing(struct scan *scan, unsigned member) {
+  return scan_missing(scan, memory_table.what, memory_fields[member].name);
 }
 
 static bool misplaced(struct scan *scan, unsigned member, const char *why) {
-  scan_enter_name(scan, names[member]);
+  scan_enter_name(scan, memory_fields[member].name);
   return scan_fault(scan, PROBLEM_INVALID_PARAMETER, "%s", why);
 }
 
 /* Two files of arrays; nothing in them is to be chosen. */
-static bool check_npy(struct scan *scan, const struct scan_object *object,
-                      struct preload *preload) {
-  struct spec *spec = preload->spec;
-  if (object->seen >> PATH & 1)
+static bool check_npy(struct scan *scan, uint32_t seen, struct spec *spec) {
+  if (seen >> PATH & 1)
     return misplaced(scan, PATH, "the rows come from .npy files, or from this one");
   for (unsigned member = KEYS; member <= VALUES; member++) {
-    if (!(object->seen >> member & 1)) return scan_missing(scan, object, member);
+    if (!(seen >> member & 1)) return missing(scan, member);
     if (!(member == KEYS ? spec->keys_path : spec->values_path))
       return misplaced(scan, member, "expected a file that ends in .npy");
   }
   spec->format = NPY;
-  preload->path = spec->keys_path;
+  spec->path = spec->keys_path;
   spec->keys_path = NULL;
   return true;
 }
 
 /* What the members have to do with one another. */
-static bool check_preload(struct scan *scan, const struct scan_object *object,
-                          struct preload *preload) {
-  const struct spec *spec = preload->spec;
-  if (!(object->seen >> NAME & 1)) return scan_missing(scan, object, NAME);
+static bool check_spec(struct scan *scan, uint32_t seen, struct spec *spec) {
   if (spec->keys_path || spec->values_path) {
-    if (!check_npy(scan, object, preload)) return false;
-  } else if (!(object->seen >> PATH & 1)) {
-    return scan_missing(scan, object, PATH);
+    if (!check_npy(scan, seen, spec)) return false;
+  } else if (!spec->path) {
+    return missing(scan, PATH);
+  } else {
+    find_format(spec->path, &spec->format);
   }
   for (unsigned member = ROWS; member <= IDS; member++) {
-    const bool given = object->seen >> member & 1, columns = member == KEYS || member == VALUES;
+    const bool given = seen >> member & 1, columns = member == KEYS || member == VALUES;
     if (given && spec->format != CSV && !(spec->format == NPY && columns))
       return misplaced(scan, member, "this goes with .csv files alone");
-    if (!given && spec->format == CSV && columns) return scan_missing(scan, object, member);
+    if (!given && spec->format == CSV && columns) return missing(scan, member);
   }
   const struct csv_columns *keys = &spec->plan.keys;
   if (spec->format != CSV || !spec->override.score ||
       attn_score_query_dim(spec->override.score, keys->end - keys->first) > 0)
     return true;
-  scan_enter_name(scan, names[SCORE]);
+  scan_enter_name(scan, memory_fields[SCORE].name);
   return scan_fault(scan, PROBLEM_SHAPE_MISMATCH, "its matrices do not fit keys of %zu numbers",
                     keys->end - keys->first);
 }
@@ -266,10 +247,22 @@ static bool check_preload(struct scan *scan, const struct scan_object *object,
 static bool check_name(struct scan *scan, const struct preload_list *list, const char *name) {
   for (size_t i = 0; i + 1 < list->count; i++)
     if (strcmp(list->items[i].name, name) == 0) {
-      scan_enter_name(scan, names[NAME]);
+      scan_enter_name(scan, memory_fields[NAME].name);
       return scan_fault(scan, PROBLEM_INVALID_NAME, "\"%s\" is loaded by memories/%zu already",
                         name, i);
     }
+  return true;
+}
+
+/* The path as seen from the folder. */
+static bool resolve(struct scan *scan, const char *folder, char **path) {
+  char *resolved;
+  if (!*path || (*path)[0] == '/' || folder[0] == '\0') return true;
+  const char *slash = folder[strlen(folder) - 1] != '/' ? "/" : "";
+  if (asprintf(&resolved, "%s%s%s", folder, slash, *path) < 0)
+    return problem_set_status(scan->problem, ATTN_NO_MEMORY, "");
+  free(*path);
+  *path = resolved;
   return true;
 }
 
@@ -292,15 +285,18 @@ static struct preload *push_preload(struct parsing *parsing) {
 
 static bool read_preload(struct parsing *parsing) {
   struct scan *scan = &parsing->scan;
-  struct scan_object object = {.what = "a memory to load", .names = names, .count = MEMBERS};
+  uint32_t seen;
   struct preload *preload = push_preload(parsing);
   if (!preload) return problem_set_status(scan->problem, ATTN_NO_MEMORY, "");
-  if (!scan_open(scan, '{')) return false;
-  int member;
-  while ((member = scan_member(scan, &object)) >= 0)
-    if (!read_member(parsing, member, preload)) return false;
-  return member == SCAN_CLOSED && check_preload(scan, &object, preload) &&
-         check_name(scan, parsing->list, preload->name);
+  struct spec *spec = preload->spec;
+  if (!scan_members(scan, &memory_table, spec, &seen) || !check_spec(scan, seen, spec) ||
+      !resolve(scan, parsing->folder, &spec->path) ||
+      !resolve(scan, parsing->folder, &spec->values_path))
+    return false;
+  preload->name = spec->name;
+  preload->path = spec->path;
+  spec->name = spec->path = NULL;
+  return check_name(scan, parsing->list, preload->name);
 }
 
 static bool read_preloads(struct parsing *parsing) {
@@ -331,6 +327,8 @@ void preload_free(struct preload_list *list) {
     struct spec *spec = list->items[i].spec;
     attn_score_free(spec->override.score);
     attn_normalization_free(spec->override.normalization);
+    free(spec->name);
+    free(spec->path);
     free(spec->keys_path);
     free(spec->values_path);
     free(spec);

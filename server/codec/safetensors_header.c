@@ -29,11 +29,6 @@ static const struct dtype {
               {"F8_E5M2", 8, FLOATS_NONE}, {"F8_E8M0", 8, FLOATS_NONE}, {"F6_E2M3", 6, FLOATS_NONE},
               {"F6_E3M2", 6, FLOATS_NONE}, {"F4", 4, FLOATS_NONE}};
 
-enum { DTYPE, SHAPE, OFFSETS, MEMBERS };
-
-static const char *const names[MEMBERS] = {
-    [DTYPE] = "dtype", [SHAPE] = "shape", [OFFSETS] = "data_offsets"};
-
 /* A draft of the table while it is read. */
 struct reading {
   struct scan scan;
@@ -78,7 +73,13 @@ static bool read_sizes(struct scan *scan, size_t *sizes, size_t most, size_t *co
   return more == SCAN_CLOSED;
 }
 
-static bool read_offsets(struct scan *scan, struct tensor *tensor) {
+static bool read_shape(struct scan *scan, void *to) {
+  struct tensor *tensor = to;
+  return read_sizes(scan, tensor->shape, TENSOR_DIMS_MAX, &tensor->dims);
+}
+
+static bool read_offsets(struct scan *scan, void *to) {
+  struct tensor *tensor = to;
   size_t offsets[2], count;
   if (!read_sizes(scan, offsets, 2, &count)) return false;
   if (count != 2 || offsets[0] > offsets[1])
@@ -95,7 +96,8 @@ static const struct dtype *find_dtype(const char *name) {
   return NULL;
 }
 
-static bool read_dtype(struct scan *scan, struct tensor *tensor) {
+static bool read_dtype(struct scan *scan, void *to) {
+  struct tensor *tensor = to;
   size_t length;
   if (!scan_string(scan, tensor->dtype, sizeof tensor->dtype - 1, &length)) return false;
   const struct dtype *dtype = find_dtype(tensor->dtype);
@@ -153,24 +155,17 @@ static struct tensor *push_tensor(struct reading *reading, const struct scan_obj
 }
 
 static bool read_tensor(struct reading *reading, const struct scan_object *outer) {
-  struct scan *scan = &reading->scan;
-  struct scan_object object = {.what = "a tensor", .names = names, .count = MEMBERS};
+  static const struct scan_field fields[] = {{"dtype", read_dtype, 0, true},
+                                             {"shape", read_shape, 0, true},
+                                             {"data_offsets", read_offsets, 0, true}};
+  static const struct scan_table table = {"a tensor", fields, 3};
   struct tensor *tensor = push_tensor(reading, outer);
-  if (!tensor || !scan_open(scan, '{')) return false;
-  int member;
-  while ((member = scan_member(scan, &object)) >= 0)
-    if (member == DTYPE   ? !read_dtype(scan, tensor)
-        : member == SHAPE ? !read_sizes(scan, tensor->shape, TENSOR_DIMS_MAX, &tensor->dims)
-                          : !read_offsets(scan, tensor))
-      return false;
-  if (member != SCAN_CLOSED) return false;
-  for (size_t i = 0; i < MEMBERS; i++)
-    if (!(object.seen >> i & 1)) return scan_missing(scan, &object, i);
-  return check_bytes(scan, tensor);
+  return tensor && scan_members(&reading->scan, &table, tensor, NULL) &&
+         check_bytes(&reading->scan, tensor);
 }
 
 static bool check_metadata(struct scan *scan) {
-  struct scan_object object = {.others = true};
+  struct scan_object object = {.table = NULL};
   if (!scan_open(scan, '{')) return false;
   int member;
   while ((member = scan_member(scan, &object)) >= 0)
@@ -179,13 +174,13 @@ static bool check_metadata(struct scan *scan) {
 }
 
 static bool read_table(struct reading *reading) {
-  static const char *const metadata[] = {METADATA};
   struct scan *scan = &reading->scan;
-  struct scan_object object = {.names = metadata, .count = 1, .others = true};
+  struct scan_object object = {.table = NULL};
   if (!scan_open(scan, '{')) return false;
   int member;
   while ((member = scan_member(scan, &object)) >= 0)
-    if (member == 0 ? !check_metadata(scan) : !read_tensor(reading, &object)) return false;
+    if (scan_is_named(&object, METADATA) ? !check_metadata(scan) : !read_tensor(reading, &object))
+      return false;
   return member == SCAN_CLOSED;
 }
 
@@ -255,24 +250,12 @@ void tensor_table_free(struct tensor_table *table) {
   *table = (struct tensor_table){.tensors = NULL};
 }
 
-/* Moves to the value of the member of that name; false where there is none. */
-static bool find_member(struct scan *scan, const char *name) {
-  struct scan_object object = {.names = &name, .count = 1, .others = true};
-  const char *start;
-  size_t length;
-  if (!scan_open(scan, '{')) return false;
-  int member;
-  while ((member = scan_member(scan, &object)) > 0)
-    if (!scan_skip(scan, &start, &length)) return false;
-  return member == 0;
-}
-
 bool tensor_header_metadata(const char *text, size_t length, const char *name,
                             struct buffer *metadata) {
   struct problem unused;
   struct scan scan;
   scan_begin(&scan, text, length, &unused);
-  if (!find_member(&scan, METADATA) || !find_member(&scan, name)) return false;
+  if (scan_find(&scan, METADATA) < 0 || scan_find(&scan, name) < 0) return false;
   struct scan probe = scan;
   size_t needed;
   if (!scan_string(&probe, NULL, 0, &needed)) return false;

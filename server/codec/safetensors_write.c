@@ -16,7 +16,7 @@ static void write_notes(struct json_writer *writer, const struct tensors_outline
   json_open_object(writer);
   for (size_t i = 0; i < outline->note_count; i++) {
     json_name(writer, outline->notes[i].name);
-    json_string(writer, outline->notes[i].text, outline->notes[i].length);
+    json_chars(writer, outline->notes[i].text, outline->notes[i].length);
   }
   json_close_object(writer);
 }

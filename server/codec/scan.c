@@ -3,12 +3,13 @@
  * refuses. The problem is filled by the first fault of meaning only; whether
  * the text is JSON at all is decided at the end, see scan_end().
  *
- * Walking a tree made by a JSON library was rejected for bodies: an array of
- * empty arrays takes three bytes of text and over a hundred of tree, so that
- * clients would size our memory. */
+ * Walking a tree made by jansson was rejected for bodies: an array of empty arrays
+ * takes three bytes of text and over a hundred of tree, so that clients would size
+ * our memory; matrices take it 20 times as long; and it says neither which number
+ * of a tree is too large, nor takes names with U+0000 in them. So the members are
+ * found here, and single values are jansson's (scan_load.c). */
 #include "codec/scan.h"
 
-#include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
@@ -95,16 +96,6 @@ bool scan_string(struct scan *scan, char *bytes, size_t room, size_t *length) {
   return json_string_read(&scan->at, scan->end, bytes, room, length) == JSON_STRING_OK;
 }
 
-bool scan_whole(struct scan *scan, double least, double most, double *value) {
-  double number;
-  if (!scan_double(scan, &number)) return false;
-  if (number < least || number > most || number != floor(number))
-    return scan_fault(scan, PROBLEM_INVALID_PARAMETER,
-                      "expected a whole number from %.0f to %.0f, got %.17g", least, most, number);
-  *value = number;
-  return true;
-}
-
 static void skip_string(struct scan *scan) {
   scan->at++;
   while (scan->at < scan->end && *scan->at != '"')
@@ -175,17 +166,14 @@ int scan_element(struct scan *scan, size_t index) {
   return scan_kind(scan) == SCAN_NOTHING ? SCAN_FAULT : 1;
 }
 
-/* Appends `"a", "b"`; what does not fit is left out. */
-static void list_names(char *text, size_t room, const char *const *names, size_t count) {
-  size_t length = 0;
-  for (size_t i = 0; i < count && length < room; i++)
-    length += (size_t)snprintf(text + length, room - length, "%s\"%s\"", i ? ", " : "", names[i]);
-}
-
 static int unknown_member(struct scan *scan, const struct scan_object *object) {
+  const struct scan_table *table = object->table;
   char names[PROBLEM_DETAIL_MAX] = "";
-  list_names(names, sizeof names, object->names, object->count);
-  scan_fault(scan, PROBLEM_UNKNOWN_MEMBER, "%s takes %s, not \"%s\"", object->what, names,
+  size_t length = 0;
+  for (size_t i = 0; i < table->count && length < sizeof names; i++)
+    length += (size_t)snprintf(names + length, sizeof names - length, "%s\"%s\"", i ? ", " : "",
+                               table->fields[i].name);
+  scan_fault(scan, PROBLEM_UNKNOWN_MEMBER, "%s takes %s, not \"%s\"", table->what, names,
              object->name);
   return SCAN_FAULT;
 }
@@ -204,13 +192,21 @@ static bool read_name(struct scan *scan, struct scan_object *object) {
   return scan_take(scan, ':');
 }
 
-static size_t find_name(const struct scan_object *object) {
+bool scan_is_named(const struct scan_object *object, const char *name) {
+  return strlen(name) == object->name_length &&
+         memcmp(name, object->name, object->name_length) == 0;
+}
+
+static int find_field(struct scan *scan, struct scan_object *object) {
+  const struct scan_table *table = object->table;
   size_t index = 0;
-  while (index < object->count &&
-         (strlen(object->names[index]) != object->name_length ||
-          memcmp(object->names[index], object->name, object->name_length) != 0))
+  while (index < table->count && !scan_is_named(object, table->fields[index].name))
     index++;
-  return index;
+  if (index == table->count) return unknown_member(scan, object);
+  const uint32_t bit = (uint32_t)1 << index;
+  if (object->seen & bit) return SCAN_FAULT;
+  object->seen |= bit;
+  return (int)index;
 }
 
 int scan_member(struct scan *scan, struct scan_object *object) {
@@ -221,16 +217,37 @@ int scan_member(struct scan *scan, struct scan_object *object) {
   if (scan_take(scan, '}')) return SCAN_CLOSED;
   if (!first && !scan_take(scan, ',')) return SCAN_FAULT;
   if (!read_name(scan, object)) return SCAN_FAULT;
-  size_t index = find_name(object);
-  if (index == object->count) return object->others ? (int)index : unknown_member(scan, object);
-  uint32_t bit = (uint32_t)1 << index;
-  if (object->seen & bit) return SCAN_FAULT;
-  object->seen |= bit;
-  return (int)index;
+  return object->table ? find_field(scan, object) : 0;
 }
 
-bool scan_missing(struct scan *scan, const struct scan_object *object, size_t index) {
-  scan_enter_name(scan, object->names[index]);
-  return scan_fault(scan, PROBLEM_MISSING_MEMBER, "%s needs \"%s\"", object->what,
-                    object->names[index]);
+int scan_find(struct scan *scan, const char *name) {
+  struct scan_object object = {.table = NULL};
+  const char *start;
+  size_t length;
+  int member;
+  if (!scan_open(scan, '{')) return SCAN_FAULT;
+  while ((member = scan_member(scan, &object)) == 0 && !scan_is_named(&object, name))
+    if (!scan_skip(scan, &start, &length)) return SCAN_FAULT;
+  return member;
+}
+
+bool scan_members(struct scan *scan, const struct scan_table *table, void *to, uint32_t *seen) {
+  struct scan_object object = {.table = table};
+  int member;
+  if (!scan_open(scan, '{')) return false;
+  while ((member = scan_member(scan, &object)) >= 0) {
+    const struct scan_field *field = &table->fields[member];
+    if (!field->read(scan, (char *)to + field->offset)) return false;
+  }
+  if (member != SCAN_CLOSED) return false;
+  for (size_t i = 0; i < table->count; i++)
+    if (table->fields[i].required && !(object.seen >> i & 1))
+      return scan_missing(scan, table->what, table->fields[i].name);
+  if (seen) *seen = object.seen;
+  return true;
+}
+
+bool scan_missing(struct scan *scan, const char *what, const char *name) {
+  scan_enter_name(scan, name);
+  return scan_fault(scan, PROBLEM_MISSING_MEMBER, "%s needs \"%s\"", what, name);
 }

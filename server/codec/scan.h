@@ -1,6 +1,10 @@
 /* A cursor over a JSON text (RFC 8259, strictly): what reads bodies, value by
  * value and without a tree.
  *
+ * The scanner finds the members; what each is, jansson reads: numbers that are
+ * parameters, strings, words. Tensors (codec/tensor.h) and ids are read in
+ * place, because there are millions of them.
+ *
  * A reader asks for what it expects and gets it or a fault. Faults of meaning
  * (a string where a number should be) fill the problem at once, with the JSON
  * Pointer of the place. Faults of syntax only make the reading fail: scan_end()
@@ -26,6 +30,7 @@
 struct scan {
   const char *begin, *at, *end;
   struct problem *problem;
+  struct tensor_set *tensors;        /* that the body has beside the text; may be NULL */
   char pointer[PROBLEM_POINTER_MAX]; /* of the value at `at` */
 };
 
@@ -69,55 +74,83 @@ const char *scan_kind_name(enum scan_kind kind); /* "a string" */
 /* Moves over space, then over the character if it is there. */
 bool scan_take(struct scan *scan, char c);
 
-/* Reads a string; another kind is PROBLEM_INVALID_TYPE. See json_string_read(). */
+/* Reads a string in place; another kind is PROBLEM_INVALID_TYPE. See
+ * json_string_read(). For what is long or comes in great numbers. */
 bool scan_string(struct scan *scan, char *bytes, size_t room, size_t *length);
 
-/* Reads a number as float64; other kinds are PROBLEM_INVALID_TYPE, too large
- * ones PROBLEM_INVALID_NUMBER. */
+/* The string, number or null as jansson has it, to be given back with
+ * json_decref(); numbers are float64, whole ones too. NULL with the problem filled:
+ * another kind is PROBLEM_INVALID_TYPE, a number beyond float64
+ * PROBLEM_INVALID_NUMBER. */
+struct json_t *scan_load(struct scan *scan, enum scan_kind kind);
+
+/* Whether such a string is that word; it may have NULs in it. */
+bool scan_is_word(const struct json_t *string, const char *word);
+
+/* The number, read by scan_load(). */
 bool scan_double(struct scan *scan, double *value);
 
 /* The same for a number that has to be whole, and least <= number <= most <=
  * 2^53, else PROBLEM_INVALID_PARAMETER. */
-bool scan_whole(struct scan *scan, double least, double most, double *value);
+bool scan_whole(struct scan *scan, size_t least, size_t most, size_t *value);
 
 /* Moves over a value and says where it starts and ends. It looks at brackets
  * and quotes only: right for what is valid, and for the rest something else
  * has to read it too (or scan_check() to have been called). */
 bool scan_skip(struct scan *scan, const char **start, size_t *length);
 
-/* ---- Arrays and objects ----
- *     struct scan_object object = {.what = "an attend request", names, COUNT};
- *     if (!scan_open(&scan, '{')) ...
- *     int member;
- *     while ((member = scan_member(&scan, &object)) >= 0)
- *       read the value, whose pointer is set, or break;
- *     if (member != SCAN_CLOSED) a fault */
-enum { SCAN_CLOSED = -1, SCAN_FAULT = -2 };
+/* ---- Arrays and objects ---- */
 
 /* Moves behind the '[' or '{'; another kind of value is PROBLEM_INVALID_TYPE. */
 bool scan_open(struct scan *scan, char bracket);
 
-struct scan_object {
-  const char *what;         /* for faults: "what takes ..." */
-  const char *const *names; /* that it may have */
-  size_t count;             /* at most 32 */
-  bool others;              /* other names are no fault but get the index `count` */
-  uint32_t seen;            /* bit i: names[i] was there */
+/* A member that an object may have, and who reads its value: into the place that
+ * is `offset` bytes into what the object is read into. */
+struct scan_field {
+  const char *name;
+  bool (*read)(struct scan *scan, void *to);
+  size_t offset;
+  bool required;
+};
 
-  /* Of the member at hand; a longer name is cut. Private otherwise. */
-  char name[256];
+/* An object of such members and of no others. */
+struct scan_table {
+  const char *what; /* for faults: "WHAT takes ..." */
+  const struct scan_field *fields;
+  size_t count; /* at most 32 */
+};
+
+/* Reads the object at the scan into `to`; bit i of *seen (unless NULL) says whether
+ * fields[i] was there. Another name is PROBLEM_UNKNOWN_MEMBER, a required one that
+ * is not there PROBLEM_MISSING_MEMBER. */
+bool scan_members(struct scan *scan, const struct scan_table *table, void *to, uint32_t *seen);
+
+/* PROBLEM_MISSING_MEMBER at that member of the object at hand; returns false. */
+bool scan_missing(struct scan *scan, const char *what, const char *name);
+
+/* Objects that may have any members; begun as {.table = NULL}, behind the '{'. */
+enum { SCAN_CLOSED = -1, SCAN_FAULT = -2 };
+
+struct scan_object {
+  const struct scan_table *table; /* scan_members() has one */
+  uint32_t seen;
+
+  char name[256];     /* of the member at hand; a longer one is cut */
   size_t name_length; /* in all */
   size_t outer;       /* of the pointer, the object's own part */
   bool entered;
 };
 
-/* Moves to the value of the next member and returns the index of its name;
- * SCAN_CLOSED behind the '}'; SCAN_FAULT at an unknown name (which is
- * PROBLEM_UNKNOWN_MEMBER), one of `names` that comes twice, or bad syntax. */
+/* Moves to the value of the next member, whose pointer it sets: 0, or the index of
+ * the field; SCAN_CLOSED behind the '}'; SCAN_FAULT. That a name comes twice is
+ * seen if there is a table, and by scan_check(). */
 int scan_member(struct scan *scan, struct scan_object *object);
 
-/* PROBLEM_MISSING_MEMBER at the object's member of that index; returns false. */
-bool scan_missing(struct scan *scan, const struct scan_object *object, size_t index);
+/* Whether that is the name of the member at hand. */
+bool scan_is_named(const struct scan_object *object, const char *name);
+
+/* Moves to the value of the first member of that name: 0, or as scan_member(). */
+int scan_find(struct scan *scan, const char *name);
 
 /* Moves to the next element, `index` counting from 0: 1 where there is one, else
  * SCAN_CLOSED or SCAN_FAULT. The pointer is left to the reader. */

@@ -8,15 +8,16 @@
  * be guessed, and faults be said long after their place. */
 #include "codec/spec.h"
 
+#include <assert.h>
+#include <jansson.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
-#include "base/utf8.h"
 #include "codec/tensor.h"
+#include "codec/tensor_set.h"
 
 /* "type" and parameters. */
-enum { MEMBERS_MAX = 1 + ATTN_PARAMS_MAX, TYPE_NAME_MAX = 64 };
+enum { MEMBERS_MAX = 1 + ATTN_PARAMS_MAX };
 
 /* A line of the library's table, of either kind. */
 struct kind {
@@ -29,6 +30,8 @@ struct family {
   const char *noun;
   enum problem_code unknown;
   struct kind (*at)(size_t index);
+  attn_status (*create)(void *to, const char *name, const attn_argument *arguments, size_t count,
+                        attn_fault *fault);
 };
 
 static struct kind score_at(size_t index) {
@@ -41,22 +44,40 @@ static struct kind normalization_at(size_t index) {
   return info ? (struct kind){info->name, info->params, info->param_count} : (struct kind){0};
 }
 
-static const struct family score_family = {"score", PROBLEM_UNKNOWN_SCORE, score_at};
-static const struct family normalization_family = {"normalization", PROBLEM_UNKNOWN_NORMALIZATION,
-                                                   normalization_at};
+static attn_status create_score(void *to, const char *name, const attn_argument *arguments,
+                                size_t count, attn_fault *fault) {
+  return attn_score_create(to, name, arguments, count, fault);
+}
 
-/* What was read, ready for the library. */
+static attn_status create_normalization(void *to, const char *name, const attn_argument *arguments,
+                                        size_t count, attn_fault *fault) {
+  return attn_normalization_create(to, name, arguments, count, fault);
+}
+
+static const struct family score_family = {"score", PROBLEM_UNKNOWN_SCORE, score_at, create_score};
+static const struct family normalization_family = {"normalization", PROBLEM_UNKNOWN_NORMALIZATION,
+                                                   normalization_at, create_normalization};
+
+/* A parameter of the kind, as far as it was read: a number, or a tensor. */
+struct param {
+  const attn_param_info *info;
+  double number;
+  struct matrix tensor;
+  bool given, binary; /* binary: it was not part of the JSON */
+};
+
 struct spec {
   struct kind kind;
-  attn_argument args[MEMBERS_MAX];
-  struct matrix tensors[MEMBERS_MAX]; /* behind args[i].data */
-  bool binary[MEMBERS_MAX];           /* it was no part of the JSON */
-  size_t count;
+  struct param params[MEMBERS_MAX];
 };
 
 static void spec_free(struct spec *spec) {
-  for (size_t i = 0; i < spec->count; i++)
-    matrix_free(&spec->tensors[i]);
+  for (size_t i = 0; i < spec->kind.param_count; i++)
+    matrix_free(&spec->params[i].tensor);
+}
+
+static bool is_number(const attn_param_info *info) {
+  return info->kind == ATTN_PARAM_NUMBER || info->kind == ATTN_PARAM_COUNT;
 }
 
 static bool unknown_type(struct scan *scan, const struct family *family, const char *name) {
@@ -70,112 +91,89 @@ static bool unknown_type(struct scan *scan, const struct family *family, const c
 }
 
 /* The string at the scan as the name of a kind. */
-static bool read_type(struct scan *scan, const struct family *family, struct kind *kind) {
-  char name[TYPE_NAME_MAX + 1];
-  size_t length;
-  if (!scan_string(scan, name, TYPE_NAME_MAX, &length)) return false;
-  name[length < TYPE_NAME_MAX ? length : utf8_whole(name, TYPE_NAME_MAX)] = '\0';
+static bool read_type(struct scan *scan, const struct family *family, struct spec *spec) {
+  json_t *type = scan_load(scan, SCAN_STRING);
+  if (!type) return false;
+  struct kind *kind = &spec->kind;
   for (size_t i = 0; *kind = family->at(i), kind->name; i++)
-    if (strlen(kind->name) == length && memcmp(kind->name, name, length) == 0) return true;
-  return unknown_type(scan, family, name);
+    if (scan_is_word(type, kind->name)) break;
+  if (!kind->name) unknown_type(scan, family, json_string_value(type));
+  json_decref(type);
+  assert(kind->param_count < MEMBERS_MAX);
+  for (size_t i = 0; i < kind->param_count; i++)
+    spec->params[i].info = &kind->params[i];
+  return kind->name;
 }
 
 /* Looks through the object at the scan for its type; the scan stays. */
-static bool find_type(const struct scan *scan, const struct family *family, struct kind *kind) {
-  static const char *const names[] = {"type"};
+static bool find_type(const struct scan *scan, const struct family *family, struct spec *spec) {
   struct scan probe = *scan;
-  struct scan_object object = {.what = family->noun, .names = names, .count = 1, .others = true};
-  const char *start;
-  size_t length;
-  if (!scan_open(&probe, '{')) return false;
-  int member;
-  while ((member = scan_member(&probe, &object)) > 0)
-    if (!scan_skip(&probe, &start, &length)) return false;
-  if (member == 0) return read_type(&probe, family, kind);
-  return member == SCAN_CLOSED && scan_missing(&probe, &object, 0);
+  const int found = scan_find(&probe, "type");
+  if (found == SCAN_CLOSED) return scan_missing(&probe, family->noun, "type");
+  return found != SCAN_FAULT && read_type(&probe, family, spec);
 }
 
-static bool read_param(struct scan *scan, const attn_param_info *info, struct spec *spec) {
-  attn_argument *arg = &spec->args[spec->count];
-  struct matrix *tensor = &spec->tensors[spec->count];
-  *arg = (attn_argument){.name = info->name};
-  *tensor = (struct matrix){0};
-  spec->count++;
-  if (info->kind == ATTN_PARAM_NUMBER || info->kind == ATTN_PARAM_COUNT)
-    return scan_double(scan, &arg->number);
-  if (info->kind == ATTN_PARAM_VECTOR ? !tensor_read_vector(scan, tensor)
-                                      : !tensor_read_matrix(scan, tensor))
-    return false;
-  arg->data = tensor->data;
-  arg->rows = tensor->rows;
-  arg->cols = tensor->cols;
-  return true;
+static bool pass_type(struct scan *scan, void *to) {
+  (void)to;
+  return scan_string(scan, NULL, 0, NULL);
+}
+
+static bool read_param(struct scan *scan, void *to) {
+  struct param *param = to;
+  param->given = true;
+  if (is_number(param->info)) return scan_double(scan, &param->number);
+  return param->info->kind == ATTN_PARAM_VECTOR ? tensor_read_vector(scan, &param->tensor)
+                                                : tensor_read_matrix(scan, &param->tensor);
 }
 
 static bool read_object(struct scan *scan, const struct family *family, struct spec *spec) {
-  if (!find_type(scan, family, &spec->kind)) return false;
-  const struct kind *kind = &spec->kind;
-  char what[TYPE_NAME_MAX + 32];
-  snprintf(what, sizeof what, "the %s %s", family->noun, kind->name);
-  const char *names[MEMBERS_MAX] = {"type"};
-  for (size_t i = 0; i < kind->param_count; i++)
-    names[i + 1] = kind->params[i].name;
-  struct scan_object object = {.what = what, .names = names, .count = kind->param_count + 1};
-  if (!scan_open(scan, '{')) return false;
-  int member;
-  while ((member = scan_member(scan, &object)) >= 0)
-    if (member == 0 ? !scan_string(scan, NULL, 0, NULL)
-                    : !read_param(scan, &kind->params[member - 1], spec))
-      return false;
-  return member == SCAN_CLOSED;
+  if (!find_type(scan, family, spec)) return false;
+  struct scan_field fields[MEMBERS_MAX] = {{.name = "type", .read = pass_type}};
+  for (size_t i = 0; i < spec->kind.param_count; i++)
+    fields[i + 1] = (struct scan_field){.name = spec->params[i].info->name,
+                                        .read = read_param,
+                                        .offset = offsetof(struct spec, params[i])};
+  char what[96];
+  snprintf(what, sizeof what, "the %s %s", family->noun, spec->kind.name);
+  const struct scan_table table = {what, fields, spec->kind.param_count + 1};
+  return scan_members(scan, &table, spec, NULL);
 }
 
 /* ---- Tensors from beside the JSON ---- */
 
-static const attn_param_info *find_param(const struct kind *kind, const char *name) {
-  for (size_t i = 0; i < kind->param_count; i++)
-    if (strcmp(kind->params[i].name, name) == 0) return &kind->params[i];
+static struct param *find_param(struct spec *spec, const char *name) {
+  for (size_t i = 0; i < spec->kind.param_count; i++)
+    if (strcmp(spec->params[i].info->name, name) == 0) return &spec->params[i];
   return NULL;
 }
 
-static bool is_given(const struct spec *spec, const char *name) {
-  for (size_t i = 0; i < spec->count; i++)
-    if (strcmp(spec->args[i].name, name) == 0) return true;
-  return false;
-}
-
-static bool take_tensor(struct scan *scan, struct named_tensor *item, const char *param,
+static bool take_tensor(struct scan *scan, struct named_tensor *item, const char *name,
                         struct spec *spec) {
   struct problem *problem = scan->problem;
-  const attn_param_info *info = find_param(&spec->kind, param);
-  if (!info)
+  struct param *param = find_param(spec, name);
+  if (!param)
     return named_tensor_fault(item, problem, PROBLEM_UNKNOWN_MEMBER, "%s has no parameter \"%s\"",
-                              spec->kind.name, param);
-  if (info->kind == ATTN_PARAM_NUMBER || info->kind == ATTN_PARAM_COUNT)
+                              spec->kind.name, name);
+  if (is_number(param->info))
     return named_tensor_fault(item, problem, PROBLEM_INVALID_TYPE,
-                              "%s of %s is a number of the JSON, not a tensor", param,
+                              "%s of %s is a number of the JSON, not a tensor", name,
                               spec->kind.name);
-  if (is_given(spec, param))
+  if (param->given)
     return named_tensor_fault(item, problem, PROBLEM_INVALID_TENSORS,
                               "it is given as a tensor, and in the JSON too");
   if (item->count == 0)
     return named_tensor_fault(item, problem, PROBLEM_SHAPE_MISMATCH,
                               "expected at least one number");
-  struct matrix *tensor = &spec->tensors[spec->count];
-  if (!named_tensor_take(item, info->kind == ATTN_PARAM_VECTOR ? 1 : 2, tensor, problem))
-    return false;
-  spec->args[spec->count] = (attn_argument){
-      .name = info->name, .data = tensor->data, .rows = tensor->rows, .cols = tensor->cols};
-  spec->binary[spec->count++] = true;
-  return true;
+  param->given = param->binary = true;
+  return named_tensor_take(item, param->info->kind == ATTN_PARAM_VECTOR ? 1 : 2, &param->tensor,
+                           problem);
 }
 
 /* Those named after the family: "score.w". */
-static bool take_tensors(struct scan *scan, const struct family *family, struct tensor_set *tensors,
-                         struct spec *spec) {
+static bool take_tensors(struct scan *scan, const struct family *family, struct spec *spec) {
   const size_t length = strlen(family->noun);
-  for (size_t i = 0; tensors && i < tensors->count; i++) {
-    struct named_tensor *item = &tensors->items[i];
+  for (size_t i = 0; scan->tensors && i < scan->tensors->count; i++) {
+    struct named_tensor *item = &scan->tensors->items[i];
     if (strncmp(item->name, family->noun, length) != 0 || item->name[length] != '.') continue;
     if (!take_tensor(scan, item, item->name + length + 1, spec)) return false;
   }
@@ -186,8 +184,8 @@ static bool take_tensors(struct scan *scan, const struct family *family, struct 
 
 static bool check_required(struct scan *scan, const struct spec *spec) {
   for (size_t i = 0; i < spec->kind.param_count; i++) {
-    const attn_param_info *info = &spec->kind.params[i];
-    if (!info->required || is_given(spec, info->name)) continue;
+    const attn_param_info *info = spec->params[i].info;
+    if (!info->required || spec->params[i].given) continue;
     scan_enter_name(scan, info->name);
     return scan_fault(scan, PROBLEM_MISSING_MEMBER, "%s needs \"%s\" [%s]", spec->kind.name,
                       info->name, info->shape);
@@ -195,54 +193,52 @@ static bool check_required(struct scan *scan, const struct spec *spec) {
   return true;
 }
 
-static bool read_spec(struct scan *scan, const struct family *family, struct tensor_set *tensors,
-                      struct spec *spec) {
-  enum scan_kind kind = scan_kind(scan);
-  bool read;
-  if (kind == SCAN_STRING)
-    read = read_type(scan, family, &spec->kind);
-  else if (kind == SCAN_OBJECT)
-    read = read_object(scan, family, spec);
-  else
-    read = scan_wrong_type(scan, "a string or an object");
-  return read && take_tensors(scan, family, tensors, spec) && check_required(scan, spec);
-}
-
-/* What the library thinks of it. The scan is behind the value, and its pointer
- * the value's. */
-static bool accepted(struct scan *scan, const struct spec *spec, attn_status status,
-                     const attn_fault *fault) {
+/* What the library makes of it, or thinks of it. The scan is behind the value,
+ * and its pointer the value's. */
+static bool create(struct scan *scan, const struct family *family, struct spec *spec, void *to) {
+  attn_argument arguments[MEMBERS_MAX];
+  attn_fault fault = {"", ""};
+  size_t count = 0;
+  for (size_t i = 0; i < spec->kind.param_count; i++) {
+    const struct param *param = &spec->params[i];
+    if (param->given)
+      arguments[count++] = (attn_argument){.name = param->info->name,
+                                           .number = param->number,
+                                           .data = param->tensor.data,
+                                           .rows = param->tensor.rows,
+                                           .cols = param->tensor.cols};
+  }
+  const attn_status status = family->create(to, spec->kind.name, arguments, count, &fault);
   if (status == ATTN_OK) return true;
   if (status == ATTN_NO_MEMORY) return problem_set_status(scan->problem, status, "");
-  bool binary = false;
-  for (size_t i = 0; i < spec->count; i++)
-    if (strcmp(spec->args[i].name, fault->parameter) == 0) binary = spec->binary[i];
+  const struct param *param = find_param(spec, fault.parameter);
   const size_t end = strlen(scan->pointer);
-  if (fault->parameter[0]) scan_enter_name(scan, fault->parameter);
+  if (fault.parameter[0]) scan_enter_name(scan, fault.parameter);
   /* "/score/w" is a place of the JSON, "/score.w" the name of a tensor */
-  if (binary && scan->pointer[end] == '/') scan->pointer[end] = '.';
-  return scan_fault(scan, PROBLEM_INVALID_PARAMETER, "%s", fault->detail);
+  if (param && param->binary && scan->pointer[end] == '/') scan->pointer[end] = '.';
+  return scan_fault(scan, PROBLEM_INVALID_PARAMETER, "%s", fault.detail);
 }
 
-bool spec_read_score(struct scan *scan, struct tensor_set *tensors, attn_score **score) {
-  struct spec spec = {.count = 0};
-  attn_fault fault = {"", ""};
-  bool read =
-      read_spec(scan, &score_family, tensors, &spec) &&
-      accepted(scan, &spec, attn_score_create(score, spec.kind.name, spec.args, spec.count, &fault),
-               &fault);
+static bool read_spec(struct scan *scan, const struct family *family, void *to) {
+  struct spec spec = {.kind = {.name = NULL}};
+  const enum scan_kind kind = scan_kind(scan);
+  bool read;
+  if (kind == SCAN_STRING)
+    read = read_type(scan, family, &spec);
+  else if (kind == SCAN_OBJECT)
+    read = read_object(scan, family, &spec);
+  else
+    read = scan_wrong_type(scan, "a string or an object");
+  read = read && take_tensors(scan, family, &spec) && check_required(scan, &spec) &&
+         create(scan, family, &spec, to);
   spec_free(&spec);
   return read;
 }
 
-bool spec_read_normalization(struct scan *scan, attn_normalization **normalization) {
-  struct spec spec = {.count = 0};
-  attn_fault fault = {"", ""};
-  bool read = read_spec(scan, &normalization_family, NULL, &spec) &&
-              accepted(scan, &spec,
-                       attn_normalization_create(normalization, spec.kind.name, spec.args,
-                                                 spec.count, &fault),
-                       &fault);
-  spec_free(&spec);
-  return read;
+bool spec_read_score(struct scan *scan, void *to) {
+  return read_spec(scan, &score_family, to);
+}
+
+bool spec_read_normalization(struct scan *scan, void *to) {
+  return read_spec(scan, &normalization_family, to);
 }

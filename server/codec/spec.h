@@ -8,16 +8,16 @@
 
 #include "attention.h"
 #include "codec/scan.h"
-#include "codec/tensor_set.h"
 
-/* Read the value at the scan, whose pointer is that of the member. False with
- * the problem filled: INVALID_TYPE, MISSING_MEMBER, UNKNOWN_MEMBER,
+/* Read the value at the scan, whose pointer is that of the member; `to` is an
+ * attn_score ** or attn_normalization **, as a struct scan_field has it. False
+ * with the problem filled: INVALID_TYPE, MISSING_MEMBER, UNKNOWN_MEMBER,
  * UNKNOWN_SCORE or UNKNOWN_NORMALIZATION, INVALID_PARAMETER, what reading
  * numbers and tensors can say, or OUT_OF_MEMORY.
  *
- * `tensors` may be NULL; those named "score.PARAMETER" are taken from it as if
- * they stood in the JSON, and each has to be a parameter of the score. */
-bool spec_read_score(struct scan *scan, struct tensor_set *tensors, attn_score **score);
-bool spec_read_normalization(struct scan *scan, attn_normalization **normalization);
+ * Tensors beside the text (scan->tensors) that are named "score.PARAMETER" are
+ * taken as if they stood in it, and each has to be a parameter of the score. */
+bool spec_read_score(struct scan *scan, void *to);
+bool spec_read_normalization(struct scan *scan, void *to);
 
 #endif

@@ -26,12 +26,6 @@ struct named_tensor *tensor_set_add(struct tensor_set *set, const struct tensor 
   return item;
 }
 
-struct named_tensor *tensor_set_find(struct tensor_set *set, const char *name) {
-  for (size_t i = 0; i < set->count; i++)
-    if (strcmp(set->items[i].name, name) == 0) return &set->items[i];
-  return NULL;
-}
-
 bool named_tensor_reserve(struct named_tensor *item, struct problem *problem) {
   if (item->count == 0) return true;
   item->list.data = calloc(item->count, sizeof *item->list.data);

@@ -33,7 +33,6 @@ void tensor_set_free(struct tensor_set *set);
 
 /* One more, by its shape; NULL where the set is full or the name too long. */
 struct named_tensor *tensor_set_add(struct tensor_set *set, const struct tensor *tensor);
-struct named_tensor *tensor_set_find(struct tensor_set *set, const char *name);
 
 /* Makes room for all numbers at once, for those that are known to be there;
  * without it room is made as they come. */

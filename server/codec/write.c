@@ -9,6 +9,8 @@
  * null. */
 #include "codec/write.h"
 
+#include <assert.h>
+#include <jansson.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -57,7 +59,7 @@ void json_close_array(struct json_writer *writer) {
   close_bracket(writer, ']');
 }
 
-void json_string(struct json_writer *writer, const char *text, size_t length) {
+void json_chars(struct json_writer *writer, const char *text, size_t length) {
   separate(writer);
   buffer_putc(writer->out, '"');
   json_escape(writer->out, text, length);
@@ -66,7 +68,7 @@ void json_string(struct json_writer *writer, const char *text, size_t length) {
 }
 
 void json_text(struct json_writer *writer, const char *text) {
-  json_string(writer, text, strlen(text));
+  json_chars(writer, text, strlen(text));
 }
 
 void json_name(struct json_writer *writer, const char *name) {
@@ -81,11 +83,26 @@ void json_raw(struct json_writer *writer, const char *json) {
   writer->comma = true;
 }
 
-void json_boolean(struct json_writer *writer, bool value) {
-  json_raw(writer, value ? "true" : "false");
+static int append(const char *text, size_t length, void *out) {
+  return buffer_append(out, text, length) ? 0 : -1;
 }
 
-void json_integer(struct json_writer *writer, int64_t value) {
+void json_members(struct json_writer *writer, const char *format, ...) {
+  json_error_t error;
+  va_list arguments;
+  va_start(arguments, format);
+  json_t *object = json_vpack_ex(&error, 0, format, arguments);
+  va_end(arguments);
+  assert(object || json_error_code(&error) != json_error_invalid_format);
+  separate(writer);
+  if (json_dump_callback(object, append, writer->out, JSON_COMPACT | JSON_EMBED) != 0 &&
+      writer->out->status == BUFFER_OK)
+    writer->out->status = BUFFER_NO_MEMORY;
+  json_decref(object);
+  writer->comma = true;
+}
+
+void json_int64(struct json_writer *writer, int64_t value) {
   char text[24], *digit = text + sizeof text - 1;
   uint64_t left = value < 0 ? 0 - (uint64_t)value : (uint64_t)value;
   *digit = '\0';

@@ -9,7 +9,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* codec/write.h, which has a json_string() as jansson.h does, is batch.c's. */
 #include "batch.h"
 #include "bench.h"
 #include "codec/body.h"

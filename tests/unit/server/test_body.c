@@ -566,6 +566,42 @@ START_TEST(test_override) {
 }
 END_TEST
 
+/* ---- Seconds to live ---- */
+
+START_TEST(test_ttl) {
+  static const struct {
+    const char *text;
+    double seconds;
+  } good[] = {{"null", 0}, {" null ", 0}, {"0.5", 0.5}, {"1e3", 1000}, {"3155760000", 3155760000}};
+  for (size_t i = 0; i < sizeof good / sizeof good[0]; i++) {
+    char text[128];
+    snprintf(text, sizeof text, "{" KV ",\"ttl_seconds\":%s}", good[i].text);
+    struct memory_body body = take_memory(text);
+    ck_assert_double_eq(body.ttl_seconds, good[i].seconds);
+    memory_body_free(&body);
+  }
+  static const struct {
+    const char *text, *code;
+  } bad[] = {
+      {"0", "invalid_parameter"},  {"-1", "invalid_parameter"}, {"3155760001", "invalid_parameter"},
+      {"1e999", "invalid_number"}, {"\"1\"", "invalid_type"},   {"true", "invalid_type"},
+      {"[]", "invalid_type"},      {"{}", "invalid_type"}};
+  for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+    char text[128];
+    snprintf(text, sizeof text, "{" KV ",\"ttl_seconds\":%s}", bad[i].text);
+    refuse_memory(text, bad[i].code, "/ttl_seconds", NULL);
+  }
+  static const char *const invalid[] = {"nul", "nulll", "null null", "NULL", "n"};
+  for (size_t i = 0; i < sizeof invalid / sizeof invalid[0]; i++) {
+    char text[128];
+    snprintf(text, sizeof text, "{" KV ",\"ttl_seconds\":%s}", invalid[i]);
+    refuse_memory(text, "invalid_json", "/ttl_seconds", NULL);
+  }
+  static const char nul[] = "{" KV ",\"ttl_seconds\":null\0}";
+  refuse_memory_bytes(nul, sizeof nul - 1, "invalid_json", "/ttl_seconds", "got the byte 0x00");
+}
+END_TEST
+
 /* ---- Sizes ---- */
 
 START_TEST(test_big_tensor) {
@@ -621,4 +657,5 @@ UNIT_MAIN("body", test_memory_with_rows, test_memory_with_dimensions, test_memor
           test_shapes, test_longest_row, test_types_in_tensors, test_numbers_in_tensors,
           test_far_pointer, test_attend, test_attend_weights, test_attend_timeout,
           test_attend_members, test_ad_hoc, test_score_parameters, test_score_tensors,
-          test_every_name, test_spec_faults, test_override, test_big_tensor, test_list_growth)
+          test_every_name, test_spec_faults, test_override, test_ttl, test_big_tensor,
+          test_list_growth)

@@ -18,8 +18,10 @@
 #include <errno.h>
 
 #include "codec/body.h"
+#include "codec/codec.h"
 #include "codec/config_file.h"
 #include "codec/scan.h"
+#include "codec/write.h"
 
 extern void *__libc_malloc(size_t size);
 extern void *__libc_calloc(size_t count, size_t size);
@@ -87,6 +89,7 @@ struct outcome {
 };
 
 static void fail_each(struct outcome (*reader)(const char *input), const char *input, bool good) {
+  codec_init();
   for (long allowed = 0;; allowed++) {
     heap.allowed = allowed;
     heap.failed = heap.live = 0;
@@ -152,6 +155,26 @@ START_TEST(test_bodies) {
 }
 END_TEST
 
+/* No number but the one that is written: jansson loses digits where there is no
+ * memory for the text of so many. */
+static struct outcome read_long_number(const char *text) {
+  struct settings_body body;
+  struct problem problem;
+  if (!body_parse_settings(text, strlen(text), &body, &problem)) return judge(false, &problem);
+  const bool right = attn_score_get_argument(body.score, 0, 1).number == 1.00000000000000022 &&
+                     body.ttl_seconds == 123456.7890123456789;
+  settings_body_free(&body);
+  return (struct outcome){right, false};
+}
+
+START_TEST(test_long_numbers) {
+  fail_each(read_long_number,
+            "{\"score\":{\"type\":\"gaussian\",\"sigma\":1.00000000000000022204460492503},"
+            "\"ttl_seconds\":123456.7890123456789}",
+            true);
+}
+END_TEST
+
 /* Names are what the checker keeps. */
 START_TEST(test_checking) {
   fail_each(check_text, "{\"a\":{\"b\":1,\"c\":[{\"d\":1}]},\"\\u0061b\":2}", true);
@@ -162,6 +185,28 @@ START_TEST(test_checking) {
   strcpy(at - 1, "}");
   fail_each(check_text, text, true);
   free(text);
+}
+END_TEST
+
+/* ---- Writing ---- */
+
+static struct outcome write_document(const char *text) {
+  struct buffer out;
+  struct json_writer writer;
+  buffer_init(&out, 0);
+  json_begin(&writer, &out);
+  json_open_object(&writer);
+  json_members(&writer, "{s:s,s:{s:[s,i]}}", "a", text, "b", "c", "a text longer than 16", 1);
+  json_close_object(&writer);
+  const bool right = strcmp(buffer_text(&out), "{\"a\":\"x\",\"b\":{\"c\":[\"a text longer "
+                                               "than 16\",1]}}") == 0;
+  const struct outcome outcome = {out.status == BUFFER_OK && right, out.status == BUFFER_NO_MEMORY};
+  buffer_free(&out);
+  return outcome;
+}
+
+START_TEST(test_writing) {
+  fail_each(write_document, "x", true);
 }
 END_TEST
 
@@ -257,7 +302,8 @@ START_TEST(test_preload) {
 }
 END_TEST
 
-UNIT_MAIN("codec_memory", test_bodies, test_checking, test_config, test_option, test_preload)
+UNIT_MAIN("codec_memory", test_bodies, test_long_numbers, test_checking, test_writing, test_config,
+          test_option, test_preload)
 
 #else
 

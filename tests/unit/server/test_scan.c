@@ -233,8 +233,19 @@ START_TEST(test_nul_bytes) {
   static const struct {
     const char *text;
     size_t length;
-  } cases[] = {{"\0", 1},        {"1\0", 2},        {"\0001", 2}, {"\"\0\"", 3}, {"\"a\0b\"", 5},
-               {"[1,\0002]", 6}, {"{\"\0\":1}", 7}, {"tr\0e", 4}, {"1\0002", 3}, {"{}\0", 3}};
+  } cases[] = {{"\0", 1},
+               {"1\0", 2},
+               {"\0001", 2},
+               {"\"\0\"", 3},
+               {"\"a\0b\"", 5},
+               {"[1,\0002]", 6},
+               {"{\"\0\":1}", 7},
+               {"tr\0e", 4},
+               {"1\0002", 3},
+               {"{}\0", 3},
+               {"{\"timeout_ms\":1\0}", 18},
+               {"{\"weights\":\"none\"\0}", 20},
+               {"{\"weights\":{\"top\":1\0}}", 22}};
   for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++)
     judge(cases[i].text, cases[i].length, false);
 }

@@ -21,7 +21,7 @@ START_TEST(test_commas) {
   json_begin(&writer, &out);
   json_open_object(&writer);
   json_name(&writer, "a");
-  json_integer(&writer, 1);
+  json_int64(&writer, 1);
   json_name(&writer, "b");
   json_open_array(&writer);
   json_open_array(&writer);
@@ -29,8 +29,8 @@ START_TEST(test_commas) {
   json_open_object(&writer);
   json_close_object(&writer);
   json_text(&writer, "x");
-  json_boolean(&writer, true);
-  json_boolean(&writer, false);
+  json_raw(&writer, "true");
+  json_raw(&writer, "false");
   json_raw(&writer, "{\"r\":[]}");
   json_float(&writer, 0.5f);
   json_double(&writer, 0.5);
@@ -57,7 +57,7 @@ START_TEST(test_strings) {
   buffer_init(&out, 0);
   json_begin(&writer, &out);
   json_open_array(&writer);
-  json_string(&writer, "a\0b", 3);
+  json_chars(&writer, "a\0b", 3);
   json_text(&writer, "\"\\/\n\r\t\b\f\x01");
   json_text(&writer, "\xc3\xa4\xf0\x9f\x98\x80");
   json_text(&writer, "\xff|\xed\xa0\x80");
@@ -68,9 +68,29 @@ START_TEST(test_strings) {
   json_begin(&writer, &out);
   json_open_object(&writer);
   json_name(&writer, "a\"b");
-  json_integer(&writer, 0);
+  json_int64(&writer, 0);
   json_close_object(&writer);
   check_json(&out, "{\"a\\\"b\":0}");
+  buffer_free(&out);
+}
+END_TEST
+
+/* What jansson writes, between what the writer does. */
+START_TEST(test_members) {
+  struct buffer out;
+  struct json_writer writer;
+  buffer_init(&out, 0);
+  json_begin(&writer, &out);
+  json_open_object(&writer);
+  json_members(&writer, "{s:s,s:{s:b,s:n},s:[i,I]}", "z", "\"\xc3\xa4\n", "a", "y", true, "b", "c",
+               -1, (long long)INT64_MAX);
+  json_name(&writer, "n");
+  json_float(&writer, 0.1f);
+  json_members(&writer, "{s:b}", "d", false);
+  json_members(&writer, "{s:[s,{}]}", "e", "");
+  json_close_object(&writer);
+  check_json(&out, "{\"z\":\"\\\"\xc3\xa4\\n\",\"a\":{\"y\":true,\"b\":null},\"c\":[-1,"
+                   "9223372036854775807],\"n\":0.1,\"d\":false,\"e\":[\"\",{}]}");
   buffer_free(&out);
 }
 END_TEST
@@ -81,10 +101,10 @@ START_TEST(test_integers) {
   buffer_init(&out, 0);
   json_begin(&writer, &out);
   json_open_array(&writer);
-  json_integer(&writer, 0);
-  json_integer(&writer, -1);
-  json_integer(&writer, INT64_MAX);
-  json_integer(&writer, INT64_MIN);
+  json_int64(&writer, 0);
+  json_int64(&writer, -1);
+  json_int64(&writer, INT64_MAX);
+  json_int64(&writer, INT64_MIN);
   json_close_array(&writer);
   check_json(&out, "[0,-1,9223372036854775807,-9223372036854775808]");
   buffer_free(&out);
@@ -206,5 +226,22 @@ START_TEST(test_limits) {
 }
 END_TEST
 
-UNIT_MAIN("write", test_commas, test_strings, test_integers, test_doubles,
-          test_floats_that_json_lacks, test_matrices, test_limits)
+START_TEST(test_limits_of_members) {
+  static const char text[] = "{\"a\":\"bcd\"}";
+  for (size_t limit = 1; limit < sizeof text; limit++) {
+    struct buffer out;
+    struct json_writer writer;
+    buffer_init(&out, limit);
+    json_begin(&writer, &out);
+    json_open_object(&writer);
+    json_members(&writer, "{s:s}", "a", "bcd");
+    json_close_object(&writer);
+    ck_assert_int_eq(out.status, limit < sizeof text - 1 ? BUFFER_FULL : BUFFER_OK);
+    if (out.status == BUFFER_OK) ck_assert_str_eq(buffer_text(&out), text);
+    buffer_free(&out);
+  }
+}
+END_TEST
+
+UNIT_MAIN("write", test_commas, test_strings, test_members, test_integers, test_doubles,
+          test_floats_that_json_lacks, test_matrices, test_limits, test_limits_of_members)
