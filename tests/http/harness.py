@@ -84,7 +84,7 @@ def run_daemon(*flags, env=None, cwd=None, timeout=10):
     )
 
 
-KERNELS = ("portable", "avx2", "avx512", "neon")
+KERNEL_VARIANTS = ("portable", "avx2", "avx512", "neon")
 
 
 def kernels_refusal(name):

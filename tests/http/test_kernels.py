@@ -11,7 +11,7 @@ import oracle
 
 
 def runnable():
-    return [name for name in harness.KERNELS if harness.kernels_refusal(name) is None]
+    return [name for name in harness.KERNEL_VARIANTS if harness.kernels_refusal(name) is None]
 
 
 def check_answers(daemon):
@@ -33,7 +33,7 @@ def check_answers(daemon):
             assert np.abs(np.array(reply["outputs"]) - expected.outputs).max() <= bound, what
 
 
-@pytest.mark.parametrize("name", ("auto",) + harness.KERNELS)
+@pytest.mark.parametrize("name", ("auto",) + harness.KERNEL_VARIANTS)
 def test_answers(start_daemon, name):
     if name != "auto" and harness.kernels_refusal(name):
         pytest.skip(f"this CPU can't run {name}")
@@ -46,7 +46,7 @@ def test_answers(start_daemon, name):
 def test_what_the_cpu_lacks_stops_the_start():
     can = runnable()
     assert can[0] == "portable"
-    lacking = [name for name in harness.KERNELS if name not in can]
+    lacking = [name for name in harness.KERNEL_VARIANTS if name not in can]
     assert lacking, "no CPU has both avx2 and neon"
     for name in lacking:
         said = harness.kernels_refusal(name)

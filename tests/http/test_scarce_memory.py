@@ -39,7 +39,7 @@ def scarce(start_daemon):
     return start_scarce(start_daemon)
 
 
-@pytest.mark.parametrize("kernels", harness.KERNELS)
+@pytest.mark.parametrize("kernels", harness.KERNEL_VARIANTS)
 def test_every_arithmetic_answers(start_daemon, kernels):
     """Whatever a library works in is taken at the start: no combination of score and
     normalization waits for address space in the midst of a request."""
