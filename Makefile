@@ -252,6 +252,22 @@ test-all: test
 	  ATTENTIOND=$(CURDIR)/$(BUILD)/attentiond ATTENTIOND_VALGRIND=1 $(PYTHON) -m pytest -q tests/http/test_leaks.py; \
 	else echo 'valgrind is not installed: leaks are left to AddressSanitizer'; fi
 
+# ---- what other tools say ----
+# Everything that is C, at -O1: what clang warns of it sees there as well.
+.PHONY: everything clang-build coverage
+everything: programs $(BENCH)/bench $(BENCH)/load $(BENCH)/bare_server $(BENCH)/peers/flat.so \
+            $(BUILD)/tests/exhaustive/number_text
+
+clang-build:
+	@$(MAKE) -s $(JOBS) CC='$(CLANG)' BUILD=build-clang SANITIZER= OPTIMIZE=-O1 KERNEL_OPTIMIZE=-O1 \
+	  everything
+
+coverage:
+	@PYTHON=$(PYTHON) config/setup.sh tools
+	@$(MAKE) -s $(JOBS) BUILD=build-coverage SANITIZER= SANITIZE='--coverage -fprofile-update=atomic' \
+	  OPTIMIZE='-O1 -g' KERNEL_OPTIMIZE=-O1 all programs
+	@$(PYTHON) tests/coverage.py
+
 format:
 	$(CLANG_FORMAT) -i $(FORMATTED)
 

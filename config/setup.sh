@@ -1,7 +1,9 @@
 #!/bin/sh
-# Sees to it that what `make demo` and `make test` need is on this machine.
+# Sees to it that what `make demo`, `make test`, `make fuzz`, `make check-tools`
+# and `make coverage` need is on this machine.
 #
-#     config/setup.sh [build|demo|test]      each includes the one before it
+#     config/setup.sh [build|demo|test|tools]      each includes the one before it
+#     config/setup.sh fuzz                         what build has, and libFuzzer
 #
 # It asks the tools themselves (does pkg-config know the library, does Python
 # know the module) and not the package manager, so that libraries installed by
@@ -15,13 +17,18 @@ set -eu
 
 level=${1:-build}
 case $level in
-build | demo | test) ;;
+build | demo | test | tools | fuzz) ;;
 *)
-  echo "usage: $0 [build|demo|test]" >&2
+  echo "usage: $0 [build|demo|test|tools|fuzz]" >&2
   exit 2
   ;;
 esac
 
+# the last word, behind a launcher such as ccache
+cc=${CC:-cc}
+cc=${cc##* }
+clang=${CLANG:-clang}
+clang=${clang##* }
 python=${PYTHON:-/usr/bin/python3}
 pkg_config=${PKG_CONFIG:-pkg-config}
 
@@ -38,12 +45,23 @@ need() {
 
 # gcc only recommends libc6-dev, so the headers are asked for by themselves
 c_headers() {
-  echo '#include <stdlib.h>' | "${CC:-cc}" -E -
+  echo '#include <stdlib.h>' | "$cc" -E -
+}
+
+# clang alone has the compiler, and not always what its sanitizers link with
+fuzzer_library() {
+  ls "$("$clang" -print-runtime-dir)"/libclang_rt.fuzzer* ||
+    ls "$("$clang" -print-resource-dir)"/lib/*/libclang_rt.fuzzer*
+}
+
+# Debian names its tools with and without the version.
+have_either() {
+  have "$1" || have "$2"
 }
 
 find_missing() {
   missing=
-  need gcc have "${CC:-cc}"
+  need gcc have "$cc"
   need libc6-dev c_headers
   need make have make
   need pkg-config have "$pkg_config"
@@ -53,11 +71,18 @@ find_missing() {
   need libsqlite3-dev "$pkg_config" --exists sqlite3
   need libxxhash-dev "$pkg_config" --exists libxxhash
   [ "$level" = build ] && return
+  if [ "$level" = fuzz ]; then
+    need python3 have "$python"
+    need clang have "$clang"
+    need libclang-rt-dev fuzzer_library
+    return
+  fi
   need curl have curl
   need python3 have "$python"
   [ "$level" = demo ] && return
   need check "$pkg_config" --exists check
   need strace have strace
+  need clang have "$clang"
   # find_spec, because importing numpy takes longer than all the rest together
   for module in numpy pytest xdist; do
     case $module in
@@ -66,6 +91,10 @@ find_missing() {
     esac
     need "$package" "$python" -c "import importlib.util as u; exit(not u.find_spec('$module'))"
   done
+  [ "$level" = test ] && return
+  need clang-tidy have_either clang-tidy-14 clang-tidy
+  need cppcheck have cppcheck
+  need lcov have lcov
 }
 
 give_up() {
