@@ -1,5 +1,5 @@
 #!/bin/sh
-# Sees to it that what `make demo` and `make test` need is on this machine.
+# Sees to it that what `make run`, `make demo` and `make test` need is on this machine.
 #
 #     config/setup.sh [build|demo|test]      each includes the one before it
 #

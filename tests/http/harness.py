@@ -16,6 +16,7 @@ import shlex
 import signal
 import socket
 import subprocess
+import tempfile
 import time
 from contextlib import contextmanager
 from pathlib import Path
@@ -76,12 +77,14 @@ def clean_environment(extra=None):
 
 
 def run_daemon(*flags, env=None, cwd=None, timeout=10):
-    """Runs the program to its end, for flags that do not serve."""
-    return subprocess.run(
-        WRAP + [binary(), *map(str, flags)],
-        env=clean_environment(env), cwd=cwd, timeout=patience(timeout), stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )
+    """Runs the program to its end, for flags that do not serve; without a `cwd` in an
+    empty folder, because a store is made in the working directory unless told otherwise."""
+    with tempfile.TemporaryDirectory() as empty:
+        return subprocess.run(
+            WRAP + [binary(), *map(str, flags)],
+            env=clean_environment(env), cwd=cwd or empty, timeout=patience(timeout),
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )
 
 
 KERNEL_VARIANTS = ("portable", "avx2", "avx512", "neon")
