@@ -30,7 +30,8 @@ SLOW = float(os.environ.get("ATTENTIOND_SLOW", "20" if WRAP else "1"))
 
 # Deadlines that no test meets unless it asks for shorter ones: a connection that ends was
 # ended for another reason, however slow the machine is.
-NO_DEADLINES = (("--head-timeout", "3600"), ("--body-timeout", "3600"), ("--idle-timeout", "3600"))
+NO_DEADLINES = (("--head-timeout", "3600"), ("--body-timeout", "3600"), ("--idle-timeout", "3600"),
+                ("--request-timeout", "3600"))
 
 # What the daemons are to compute with, where a test does not say otherwise; see tests/run.py.
 KERNELS = os.environ.get("ATTN_TEST_KERNELS")
