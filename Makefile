@@ -1,5 +1,5 @@
-# attentiond: `make demo` and `make test` do their own set-up; everything else
-# expects the packages of config/setup.sh to be there. `make help` lists the
+# attentiond: `make demo`, `make run` and `make test` do their own set-up; everything
+# else expects the packages of config/setup.sh to be there. `make help` lists the
 # targets.
 #
 # Nothing here is built for the machine it is built on: lib/kernels.c is
@@ -201,7 +201,7 @@ help:
 	@echo 'make test           set up, build, and run everything that must pass before a change lands'
 	@echo 'make test-all       the long ones too: every float as text, random shapes, crashes and faults, leaks'
 	@echo 'make                $(BUILD)/attentiond, $(BUILD)/libattention.a and .so'
-	@echo 'make run            the daemon in the foreground with config/demo.json'
+	@echo 'make run            set up, build, and serve the same digits in the foreground'
 	@echo 'make bench          the figures of docs/performance.md, as a table and as $(BUILD)/bench.json'
 	@echo 'make bench-compare  BASE=REV: that revision against this build, measured in turn'
 	@echo 'make bench-peers    the same questions put to NumPy, PyTorch, ONNX Runtime and FastAPI'
@@ -217,40 +217,38 @@ help:
 setup:
 	@PYTHON=$(PYTHON) config/setup.sh test
 
+define SET_UP_AND_BUILD
+@PYTHON=$(PYTHON) config/setup.sh $(1)
+@$(MAKE) -q $(BUILD)/attentiond || echo 'building $(BUILD)/attentiond'
+@$(MAKE) -s $(JOBS) $(BUILD)/attentiond
+endef
+
 demo:
-	@PYTHON=$(PYTHON) config/setup.sh demo
-	@$(MAKE) -q $(BUILD)/attentiond || echo 'building $(BUILD)/attentiond'
-	@$(MAKE) -s $(JOBS) $(BUILD)/attentiond
+	$(call SET_UP_AND_BUILD,demo)
 	@tests/demo/demo.sh $(BUILD)/attentiond
 
-run: $(BUILD)/attentiond
+run:
+	$(call SET_UP_AND_BUILD,build)
 	@exec $(BUILD)/attentiond --config config/demo.json
 
 # everything that `make test` runs
 programs: all $(UNIT_TESTS) $(FUZZ_REPLAYS)
 
+TEST = $(PYTHON) tests/run.py --build $(BUILD) --sanitizer '$(SANITIZER)'
+
 test:
 	@PYTHON=$(PYTHON) config/setup.sh test
-	@$(PYTHON) tests/run.py --build $(BUILD) --sanitizer '$(SANITIZER)' -- $(MAKE) -s $(JOBS)
+	@$(TEST) -- $(MAKE) -s $(JOBS)
 
 # the long ones too: every float through its text, many more random shapes, kills,
 # faults of the disk, damage, leaks
+test-all:
+	@PYTHON=$(PYTHON) config/setup.sh test
+	@$(TEST) --long -- $(MAKE) -s $(JOBS)
+
 $(BUILD)/tests/exhaustive/%: $(BUILD)/tests/exhaustive/%.o $(SERVER_OBJECTS) \
                              $(BUILD)/libattention.a
 	$(CC) $(LDFLAGS) -o $@ $^ $(SERVER_LIBS) $(LIB_LIBS)
-
-test-all: test
-	@$(MAKE) -s $(JOBS) programs $(BUILD)/tests/exhaustive/number_text
-	$(BUILD)/tests/exhaustive/number_text
-	@for seed in 2 3 4 5; do for suite in pairs shapes numerics precision dtype; do \
-	  ATTN_TEST_SEED=$$seed $(BUILD)/tests/unit/lib/test_$$suite || exit 1; done; done
-	@for suite in store store_crash store_damage; do \
-	  ATTN_TEST_ROUNDS=5000 $(BUILD)/tests/unit/server/test_$$suite || exit 1; done
-	ATTENTIOND=$(CURDIR)/$(BUILD)/attentiond ATTENTIOND_LONG=1 $(PYTHON) -m pytest -q -n 2 \
-	  -p no:cacheprovider tests/crash
-	@if command -v valgrind >/dev/null; then \
-	  ATTENTIOND=$(CURDIR)/$(BUILD)/attentiond ATTENTIOND_VALGRIND=1 $(PYTHON) -m pytest -q tests/http/test_leaks.py; \
-	else echo 'valgrind is not installed: leaks are left to AddressSanitizer'; fi
 
 # ---- what other tools say ----
 # Everything that is C, at -O1: what clang warns of it sees there as well.

@@ -1,6 +1,6 @@
 #!/bin/sh
-# Sees to it that what `make demo`, `make test`, `make fuzz`, `make check-tools`
-# and `make coverage` need is on this machine.
+# Sees to it that what `make run`, `make demo`, `make test`, `make fuzz`,
+# `make check-tools` and `make coverage` need is on this machine.
 #
 #     config/setup.sh [build|demo|test|tools]      each includes the one before it
 #     config/setup.sh fuzz                         what build has, and libFuzzer

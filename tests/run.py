@@ -1,19 +1,27 @@
 """Runs all the tests and counts them: what `make test` calls after the set-up.
 
-    tests/run.py --build build [--sanitizer address,undefined] -- make -s -j2
+    tests/run.py --build build [--sanitizer address,undefined] [--long] -- make -s -j2
 
 Without a sanitizer named, the parts run on the plain build, then again on a
 build with AddressSanitizer and UBSan and on one with ThreadSanitizer. With one
 named, on that build alone. Left out are the parts that a sanitizer has nothing
 to say of: installation, demo, format, and for ThreadSanitizer the unit tests
-that start no thread.
+that start no thread. With --long (`make test-all`) come more random shapes, crashes and
+faults on the plain build, every float through its text, and valgrind.
 
 A part is one program with a count of its own: a Check program, the replay of
 one fuzz target, a pytest run, the demo. It says nothing but its count when all
 is well; when not, its output is shown. A part that crashes, hangs or says nothing
 countable is one failure, so that nothing can vanish unseen; a program that
 can't test anything under a sanitizer ends with the words "nothing to test". The
-last line is the sum.
+last part looks at what the others left behind (leftovers.py), the last line is the sum.
+
+Times are of the clock and, behind the +, of all the CPUs: what a busy machine takes
+changes the first alone.
+
+The parts of a build run beside each other, as many at a time as there are cores, the
+longest first. The black-box suites wait for time-outs and for disks more than they
+compute: each takes one place, with more workers of pytest than that.
 
 ATTN_TEST_KERNELS=avx2 in the environment (or portable, avx512, neon) has all of it
 computed as on a CPU that has no better: the unit suites, the daemons of the other
@@ -24,16 +32,25 @@ import glob
 import os
 import platform
 import re
+import resource
 import shutil
 import signal
 import subprocess
 import sys
+import tempfile
+import threading
 import time
 import xml.etree.ElementTree
 from concurrent.futures import ThreadPoolExecutor
 
+sys.dont_write_bytecode = True  # nothing is left beside this file either
+
+import leftovers  # noqa: E402
+
 CORES = os.cpu_count() or 1
 WORKERS = max(2, min(4, CORES))
+PYTEST_WORKERS = WORKERS
+BASE_FOLDER = "{base folder}"  # in a command: pytest's
 TIME_LIMIT = 7200  # seconds for one part; far beyond what any needs on a slow and busy machine
 SHOWN_LINES = 150  # of the output of a part that failed
 SKIPPED = "nothing to test\n"
@@ -43,13 +60,19 @@ KERNELS = ["portable", "avx2", "avx512", "neon"]
 # What OpenBLAS calls a CPU that has no better.
 OPENBLAS_CORES = {"portable": "Nehalem", "avx2": "Haswell", "avx512": "SkylakeX"}
 SANITIZERS = ["address,undefined", "thread"]
+LONG_SEEDS = [f"unit/lib/test_{suite}" for suite in ("pairs", "shapes", "numerics", "precision", "dtype")]
+LONG_ROUNDS = [f"unit/server/test_{suite}" for suite in ("store", "store_crash", "store_damage")]
 CLANG_FORMAT_MAJOR = 14  # others format some lines in another way
+
+# What takes long, longest first; the others come in any order behind.
+LONGEST = ["http", "crash"]
 
 # How much slower a sanitizer makes what the tests wait for.
 SLOWNESS = {"": 1, "thread": 10}
 SLOWNESS_OTHERS = 4
 
 RUNNING = set()  # what an interrupt has to end, whichever thread waits for it
+INTERRUPTED = threading.Event()  # nothing new is to begin
 
 
 class Count:
@@ -107,47 +130,68 @@ def sane(count, status):
 
 
 class Part:
-    def __init__(self, name, command, count, environment=None):
+    """`scratch` lends it its folders, on the disk or in memory."""
+
+    def __init__(self, name, command, count, environment, scratch, in_memory=False):
         self.name, self.command, self.count = name, command, count
-        self.environment = {**os.environ, **(environment or {})}
+        self.environment, self.scratch, self.in_memory = environment, scratch, in_memory
 
     def run(self):
+        if INTERRUPTED.is_set():
+            return Count()
         start = time.monotonic()
-        output, status = run_limited(self.command, self.environment)
+        folder = self.scratch.take(self.in_memory)
+        command = [word.replace(BASE_FOLDER, leftovers.base_folder(folder)) for word in self.command]
+        output, status, group, cpu = run_limited(
+            command, {**os.environ, **self.environment, "TMPDIR": folder})
+        if group is not None:
+            self.scratch.end_group(self.name, group)
+        self.scratch.give_back(self.name, folder)
+        if INTERRUPTED.is_set():
+            return Count()
         count = self.count(output, status)
+        self.report(command, output, status, count, f"{time.monotonic() - start:.1f} + {cpu:.1f} s")
+        return count
+
+    def report(self, command, output, status, count, times):
         result = f"{count.passed:>5} passed" if count.passed + count.failed else "skipped"
         failed = f", {count.failed} FAILED" if count.failed else ""
-        print(f"  {self.name:<44} {result}{failed}  ({time.monotonic() - start:.1f} s)", flush=True)
+        text = f"  {self.name:<44} {result}{failed}  ({times})\n"
         if count.failed:
             lines = output.splitlines()
             if len(lines) > SHOWN_LINES:
                 lines = [f"[{len(lines) - SHOWN_LINES} lines left out]"] + lines[-SHOWN_LINES:]
-            print(f"---- {' '.join(self.command)}: exit status {status}")
-            print("\n".join(lines))
-            print("----", flush=True)
-        return count
+            text += "\n".join([f"---- {' '.join(command)}: exit status {status}", *lines, "----\n"])
+        # in one piece, because other parts have something to say too
+        sys.stdout.write(text)
+        sys.stdout.flush()
 
 
 def run_limited(command, environment):
-    """Output and exit status. The command leads a process group of its own, so
-    that what it started can be ended with it."""
-    try:
-        process = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL,
-                                   stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                                   start_new_session=True)
-    except OSError as error:
-        return str(error), -1
-    RUNNING.add(process)
-    try:
-        output, _ = process.communicate(timeout=TIME_LIMIT)
-        note = ""
-    except subprocess.TimeoutExpired:
-        end_group(process)
-        output, _ = process.communicate()
-        note = f"\nended after {TIME_LIMIT} s"
-    finally:
+    """Output, exit status, process group, seconds of CPU. The command leads the group,
+    so that what it started can be ended with it. Its output goes to a file: of a pipe
+    the end would not come before the end of whatever it left running."""
+    with tempfile.TemporaryFile() as output:
+        try:
+            process = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL,
+                                       stdout=output, stderr=subprocess.STDOUT,
+                                       start_new_session=True)
+        except OSError as error:
+            return str(error), -1, None, 0
+        RUNNING.add(process)
+        if INTERRUPTED.is_set():
+            end_group(process)
+        timer = threading.Timer(TIME_LIMIT, end_group, [process])
+        timer.start()
+        start = time.monotonic()
+        _, status, usage = os.wait4(process.pid, 0)
+        timer.cancel()
         RUNNING.discard(process)
-    return output.decode("utf-8", "replace") + note, process.returncode
+        process.returncode = os.waitstatus_to_exitcode(status)
+        late = time.monotonic() - start >= TIME_LIMIT
+        output.seek(0)
+        text = output.read().decode("utf-8", "replace") + (f"\nended after {TIME_LIMIT} s" if late else "")
+        return text, process.returncode, process.pid, usage.ru_utime + usage.ru_stime
 
 
 def end_group(process):
@@ -160,8 +204,10 @@ def end_group(process):
 class Build:
     """One build folder and what runs on it."""
 
-    def __init__(self, make, folder, sanitizer):
-        self.make, self.folder, self.sanitizer = make, folder, sanitizer
+    def __init__(self, arguments, folder, sanitizer, scratch):
+        self.make, self.folder, self.sanitizer = arguments.make, folder, sanitizer
+        self.long = arguments.long and not sanitizer
+        self.scratch = scratch
         slow = SLOWNESS.get(sanitizer, SLOWNESS_OTHERS)
         self.environment = {
             "ATTENTIOND": os.path.abspath(os.path.join(folder, "attentiond")),
@@ -181,10 +227,13 @@ class Build:
     def compile(self):
         # descriptors are left open for make's job server
         command = [*self.make, f"BUILD={self.folder}", f"SANITIZER={self.sanitizer}", "programs"]
+        if self.long:
+            command.append(f"{self.folder}/tests/exhaustive/number_text")
         return subprocess.run(command, stdin=subprocess.DEVNULL, close_fds=False).returncode == 0
 
-    def part(self, name, command, count, environment=None):
-        return Part(name, command, count, {**self.environment, **(environment or {})})
+    def part(self, name, command, count, environment=None, in_memory=False):
+        return Part(name, command, count, {**self.environment, **(environment or {})},
+                    self.scratch, in_memory)
 
     def unit_parts(self):
         for source in sorted(glob.glob("tests/unit/*/test_*.c")):
@@ -192,11 +241,11 @@ class Build:
                 continue
             name = source[len("tests/"):-len(".c")]
             command = [f"{self.folder}/tests/{name}"]
-            yield self.part(name, command, count_check)
+            yield self.part(name, command, count_check, in_memory=True)
             if name in ON_EVERY_KERNELS and not self.sanitizer:
                 for kernels in KERNELS:
                     yield self.part(f"{name}, {kernels}", command, count_check,
-                                    {"ATTN_TEST_KERNELS": kernels})
+                                    {"ATTN_TEST_KERNELS": kernels}, in_memory=True)
 
     def fuzz_parts(self):
         for source in sorted(glob.glob("tests/fuzz/fuzz_*.c")):
@@ -207,14 +256,16 @@ class Build:
             yield self.part(f"fuzz/{target}, stored inputs",
                             [f"{self.folder}/tests/fuzz/fuzz_{target}", *inputs], count_inputs)
 
-    def pytest_part(self, folder):
-        report = os.path.join(self.folder, f"{os.path.basename(folder)}.xml")
+    def pytest_part(self, path, note="", environment=None):
+        name = path[len("tests/"):] + note
+        report = os.path.join(self.folder, re.sub(r"\W+", "-", name) + ".xml")
         if os.path.exists(report):
             os.unlink(report)
-        return self.part(folder[len("tests/"):],
-                         [sys.executable, "-m", "pytest", "-q", "-n", str(WORKERS),
-                          "-p", "no:cacheprovider", f"--junitxml={report}", folder],
-                         count_junit(report))
+        return self.part(name,
+                         [sys.executable, "-m", "pytest", "-q", "-n", str(PYTEST_WORKERS),
+                          "-p", "no:cacheprovider", f"--basetemp={BASE_FOLDER}",
+                          f"--junitxml={report}", path],
+                         count_junit(report), environment)
 
     def shared_parts(self):
         """What does not depend on the sanitizer."""
@@ -226,20 +277,48 @@ class Build:
         yield self.pytest_part("tests/install")
         yield self.part("demo", ["tests/demo/demo.sh", self.environment["ATTENTIOND"]], count_status)
 
+    def long_parts(self):
+        yield self.part("exhaustive/number_text", [f"{self.folder}/tests/exhaustive/number_text"],
+                        count_status)
+        for suite in LONG_SEEDS:
+            for seed in range(2, 6):
+                yield self.part(f"{suite}, seed {seed}", [f"{self.folder}/tests/{suite}"],
+                                count_check, {"ATTN_TEST_SEED": str(seed)}, in_memory=True)
+        for suite in LONG_ROUNDS:
+            yield self.part(f"{suite}, long", [f"{self.folder}/tests/{suite}"], count_check,
+                            {"ATTN_TEST_ROUNDS": "5000"}, in_memory=True)
+        yield self.pytest_part("tests/crash", ", long", {"ATTENTIOND_LONG": "1"})
+        if shutil.which("valgrind"):
+            yield self.pytest_part("tests/http/test_leaks.py", ", valgrind", {"ATTENTIOND_VALGRIND": "1"})
+        else:
+            print("  valgrind is not here: leaks are left to AddressSanitizer")
+
+    def parts(self):
+        parts = [self.pytest_part("tests/http"), self.pytest_part("tests/crash"),
+                 *self.unit_parts(), *self.fuzz_parts()]
+        if not self.sanitizer:
+            parts += self.shared_parts()
+        if self.long:
+            parts += self.long_parts()
+        return sorted(parts, key=lambda part: (LONGEST + [part.name]).index(part.name))
+
     def run(self):
         print(f"{self.title()}: building in {self.folder}/", flush=True)
+        start = time.monotonic()
         if not self.compile():
             print(f"{self.title()}: does not build", flush=True)
             return Count(failed=1)
+        print(f"{self.title()}: built in {time.monotonic() - start:.0f} s", flush=True)
         total = Count()
         with ThreadPoolExecutor(WORKERS) as pool:
-            for count in pool.map(Part.run, [*self.unit_parts(), *self.fuzz_parts()]):
-                total.add(count)
-        total.add(self.pytest_part("tests/http").run())
-        total.add(self.pytest_part("tests/crash").run())
-        if not self.sanitizer:
-            for part in self.shared_parts():
-                total.add(part.run())
+            try:
+                for count in pool.map(Part.run, self.parts()):
+                    total.add(count)
+            except KeyboardInterrupt:
+                INTERRUPTED.set()
+                for process in list(RUNNING):
+                    end_group(process)
+                raise
         return total
 
 
@@ -265,29 +344,50 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--build", required=True)
     parser.add_argument("--sanitizer", default="")
+    parser.add_argument("--long", action="store_true")
     parser.add_argument("make", nargs="+")
     arguments = parser.parse_args()
     forced = os.environ.get("ATTN_TEST_KERNELS")
     if forced and forced not in KERNELS:
         parser.error(f"ATTN_TEST_KERNELS: {forced} is none of {', '.join(KERNELS)}")
 
-    builds = [Build(arguments.make, arguments.build, arguments.sanitizer)]
-    if not arguments.sanitizer:
-        builds += [Build(arguments.make, f"{arguments.build}-{sanitizer.split(',')[0]}", sanitizer)
-                   for sanitizer in SANITIZERS]
     start = time.monotonic()
-    total = Count()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.default_int_handler)
     try:
-        for build in builds:
-            total.add(build.run())
+        with leftovers.Scratch() as scratch:
+            total = run_builds(arguments, scratch)
     except KeyboardInterrupt:
-        for process in list(RUNNING):
-            end_group(process)
         sys.exit("interrupted")
-    print(f"all of it took {time.monotonic() - start:.0f} s")
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    print(f"all of it took {time.monotonic() - start:.0f} s, "
+          f"and {usage.ru_utime + usage.ru_stime:.0f} s of the CPUs")
     print(f"{total.passed} passed, {total.failed} failed", flush=True)
     return int(total.failed > 0 or total.passed == 0)
+
+
+def run_builds(arguments, scratch):
+    sanitizers = [arguments.sanitizer] if arguments.sanitizer else ["", *SANITIZERS]
+    folders = [arguments.build]
+    folders += [f"{arguments.build}-{sanitizer.split(',')[0]}" for sanitizer in sanitizers[1:]]
+    before = leftovers.untracked(".", folders)
+    total = Count()
+    for folder, sanitizer in zip(folders, sanitizers):
+        total.add(Build(arguments, folder, sanitizer, scratch).run())
+    total.add(count_leftovers(scratch, before, leftovers.untracked(".", folders)))
+    return total
+
+
+def count_leftovers(scratch, before, after):
+    """One for the parts' folders and processes, one for the checkout if git can tell."""
+    new = sorted((after or set()) - (before or set()))
+    for sentence in scratch.found + ([f"new in the checkout: {leftovers.listed(new)}"] if new else []):
+        print(f"  {sentence}")
+    looks = [not scratch.found] + ([not new] if after is not None else [])
+    count = Count(sum(looks), len(looks) - sum(looks))
+    print(f"  {'leaves nothing behind':<44} {count.passed:>5} passed"
+          + (f", {count.failed} FAILED" if count.failed else ""), flush=True)
+    return count
 
 
 if __name__ == "__main__":

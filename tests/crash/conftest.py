@@ -16,15 +16,17 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "http"))
 
 
 import harness  # noqa: E402
+from folders import (  # noqa: E402,F401
+    make_folder, pytest_runtest_makereport, pytest_runtest_protocol, tmp_path)
 
 
 @pytest.fixture
-def start_daemon(tmp_path_factory):
+def start_daemon(make_folder):
     """A factory of daemons that are held to end well."""
     started = []
 
     def start(*flags):
-        started.append(harness.Daemon(tmp_path_factory.mktemp("daemon"), flags))
+        started.append(harness.Daemon(make_folder("daemon"), flags))
         return started[-1]
 
     yield start

@@ -14,6 +14,7 @@ import re
 import pytest
 
 import harness
+from folders import make_folder, pytest_runtest_makereport, pytest_runtest_protocol, tmp_path  # noqa: F401
 
 
 def pytest_configure(config):
@@ -21,14 +22,13 @@ def pytest_configure(config):
 
 
 @pytest.fixture
-def start_daemon(tmp_path_factory):
+def start_daemon(make_folder):
     """A factory: start_daemon(*flags, env=None, config=None) -> Daemon. Each is
     stopped at the test's end and held to have ended well."""
     started = []
 
     def start(*flags, env=None, config=None, wait_ready=True, preexec=None):
-        folder = tmp_path_factory.mktemp("daemon")
-        daemon = harness.Daemon(folder, flags, env, config, wait_ready, preexec)
+        daemon = harness.Daemon(make_folder("daemon"), flags, env, config, wait_ready, preexec)
         started.append(daemon)
         return daemon
 

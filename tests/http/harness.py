@@ -16,6 +16,7 @@ import shlex
 import signal
 import socket
 import subprocess
+import tempfile
 import time
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,7 +30,8 @@ SLOW = float(os.environ.get("ATTENTIOND_SLOW", "20" if WRAP else "1"))
 
 # Deadlines that no test meets unless it asks for shorter ones: a connection that ends was
 # ended for another reason, however slow the machine is.
-NO_DEADLINES = (("--head-timeout", "3600"), ("--body-timeout", "3600"), ("--idle-timeout", "3600"))
+NO_DEADLINES = (("--head-timeout", "3600"), ("--body-timeout", "3600"), ("--idle-timeout", "3600"),
+                ("--request-timeout", "3600"))
 
 # What the daemons are to compute with, where a test does not say otherwise; see tests/run.py.
 KERNELS = os.environ.get("ATTN_TEST_KERNELS")
@@ -76,12 +78,14 @@ def clean_environment(extra=None):
 
 
 def run_daemon(*flags, env=None, cwd=None, timeout=10):
-    """Runs the program to its end, for flags that do not serve."""
-    return subprocess.run(
-        WRAP + [binary(), *map(str, flags)],
-        env=clean_environment(env), cwd=cwd, timeout=patience(timeout), stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )
+    """Runs the program to its end, for flags that do not serve; without a `cwd` in an
+    empty folder, because a store is made in the working directory unless told otherwise."""
+    with tempfile.TemporaryDirectory() as empty:
+        return subprocess.run(
+            WRAP + [binary(), *map(str, flags)],
+            env=clean_environment(env), cwd=cwd or empty, timeout=patience(timeout),
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )
 
 
 KERNEL_VARIANTS = ("portable", "avx2", "avx512", "neon")

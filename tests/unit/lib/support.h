@@ -14,7 +14,8 @@
 
 #include "attention.h"
 
-#include <check.h>
+#include "../assertions.h"
+
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>

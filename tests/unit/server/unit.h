@@ -7,7 +7,8 @@
 #ifndef TESTS_UNIT_SERVER_UNIT_H
 #define TESTS_UNIT_SERVER_UNIT_H
 
-#include <check.h>
+#include "../assertions.h"
+
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
