@@ -264,7 +264,6 @@ static bool choose_kernels(const struct options *options) {
 static int run(const struct options *options) {
   handle_signals();
   if (!choose_kernels(options)) return EXIT_USAGE;
-  codec_init();
   struct daemon daemon = {.options = options};
   const bool started = start(&daemon);
   if (started) wait_for_stop();
@@ -301,6 +300,7 @@ int main(int argc, char **argv) {
   struct options options;
   char error[512];
   int code = EXIT_SUCCESS;
+  codec_init(); /* the configuration is read by it too */
   switch (options_read(&options, argc, argv, environ, error, sizeof error)) {
   case OPTIONS_FAILED:
     fprintf(stderr, "attentiond: %s\n", error);

@@ -6,7 +6,12 @@
  *
  * Every reply has to be valid JSON, whatever it was made of: text that is not
  * UTF-8 is replaced by json_escape(), and a number that JSON can't say becomes
- * null. */
+ * null.
+ *
+ * json_members() leaves to jansson what is asked for now and then, the OpenAPI
+ * document above all: a format shows its shape. All else stays with the writer:
+ * four counts take it 0.15 us and jansson 0.98 (Zen 4), and jansson has no shortest
+ * text for the numbers of META. */
 #include "codec/write.h"
 
 #include <assert.h>

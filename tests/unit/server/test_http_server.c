@@ -85,7 +85,7 @@ static const struct http_route routes[] = {
 };
 #define ROUTES (sizeof routes / sizeof routes[0])
 
-static const char *const operations[ROUTES] = {"holds",  "waits",   "show",  "look",
+static const char *const operations[ROUTES] = {"holds",  "waits",   "show",    "look",
                                                "change", "nothing", "outgrows"};
 
 static const struct world_limits limits = {.max_body_bytes = 1000, .body_timeout_seconds = 30};
@@ -435,8 +435,7 @@ START_TEST(test_starts_that_fail) {
 END_TEST
 
 UNIT_MAIN("http_server", test_handler_and_reply, test_absent_is_empty, test_patch, test_media,
-          test_idempotency_key, test_unready,
-          test_full_queue, test_reply_that_outgrew_its_limit, test_a_reply_made_a_problem,
-          test_drain_waits_for_requests_under_way, test_no_connection_while_draining,
-          test_stop_with_lost_requests, test_stop_without_drain,
+          test_idempotency_key, test_unready, test_full_queue, test_reply_that_outgrew_its_limit,
+          test_a_reply_made_a_problem, test_drain_waits_for_requests_under_way,
+          test_no_connection_while_draining, test_stop_with_lost_requests, test_stop_without_drain,
           test_a_flood_while_the_thread_is_busy, test_starts_that_fail)
