@@ -149,10 +149,12 @@ static bool import_open(void *context, size_t rows, size_t key_dim, size_t value
   return status == ATTN_OK || problem_set_status(problem, status, "");
 }
 
-/* What the filler holds by now is charged. */
+/* What the filler holds by now is charged, but for what it has beside a memory that is
+ * nearly whole: or an upload that just fits would be refused in its end. */
 static bool charge(struct import *import, struct problem *problem) {
   struct budget *budget = &import->api->budget;
-  const size_t bytes = attn_filler_bytes(import->filler);
+  const size_t held = attn_filler_bytes(import->filler);
+  const size_t bytes = held < import->claim ? held : import->claim;
   if (bytes > import->charge && !budget_take(budget, bytes - import->charge, problem))
     return problem_set(problem, PROBLEM_RAM_FULL, "",
                        "this takes %zu bytes of RAM; when %zu of them had been taken, no more of "

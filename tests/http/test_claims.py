@@ -13,7 +13,6 @@ import pytest
 import harness
 import tensors
 import wire
-from kept_rows import is_problem
 from test_binary_bodies import resident
 from test_scarce_memory import virtual_size
 
@@ -23,6 +22,7 @@ MOST_BYTES = 1 << 40  # of a body: so that an honest length may be large, too
 ROOM = 400 * MIB  # of address space
 GROWTH = 64 * MIB  # of what is resident
 ROWS = 500_000_000
+PATIENT = ("--body-timeout", 3600)  # with clients that stand still
 
 
 def header(shapes, dtype="F32", size=4):
@@ -66,7 +66,7 @@ class Watched:
     """A daemon whose memory is limited and looked at, where that can be done."""
 
     def __init__(self, start_daemon, *flags):
-        flags = ("--max-body-bytes", MOST_BYTES, "--io-threads", 1, "--threads", 2, *flags)
+        flags = ("--max-body-bytes", MOST_BYTES, *PATIENT, "--io-threads", 1, "--threads", 2, *flags)
         usual = start_daemon(*flags)
         self.use(usual)
         limit = virtual_size(usual.pid) + ROOM
@@ -204,15 +204,30 @@ def put(daemon, name, mebibytes):
     return daemon.put(f"/v1/memories/{name}", body_of(mebibytes), BINARY)
 
 
+def refused_by_header(daemon, body):
+    """The reply to a PUT of which the header has come, and little more."""
+    with wire.Wire(daemon) as connection:
+        connection.send(head("PUT", "/v1/memories/refused", of_length(len(body))) + body[:1000])
+        reply, = connection.replies()
+        assert (reply.status, reply.code) == (507, "ram_full"), reply
+    assert daemon.get("/v1/memories/refused").status == 404
+
+
+def send_until_answered(connection, data):
+    for at in range(0, len(data), 65536):
+        if connection.is_closed() or connection.received or not connection.try_send(data[at:at + 65536]):
+            return
+
+
 def test_what_was_announced_keeps_no_ram_from_others(start_daemon):
     """An upload has the RAM that it has filled. Who finds it used up is refused then."""
-    daemon = start_daemon("--max-ram-bytes", LIMIT)
+    daemon = start_daemon("--max-ram-bytes", LIMIT, *PATIENT)
     body = body_of(50)
     with wire.Wire(daemon) as connection:
         connection.send(head("PUT", "/v1/memories/late", of_length(len(body))) + body[:1000])
         harness.wait_until(lambda: daemon.metric("attentiond_requests_in_flight") == 2, 30, "the upload")
         assert put(daemon, "early", 40).status == 201
-        connection.try_send(body[1000:])
+        send_until_answered(connection, body[1000:])
         reply = connection.reply()
         assert (reply.status, reply.code) == (507, "ram_full"), reply
         assert str(LIMIT) in reply.json["detail"]
@@ -225,20 +240,30 @@ def test_what_was_announced_keeps_no_ram_from_others(start_daemon):
 
 def test_what_does_not_fit_is_refused_by_its_header(start_daemon):
     """Whether it never could, or not beside what is there."""
-    daemon = start_daemon("--max-ram-bytes", LIMIT)
+    daemon = start_daemon("--max-ram-bytes", LIMIT, *PATIENT)
     assert put(daemon, "there", 40).status == 201
     for mebibytes in (30, 70):
-        body = body_of(mebibytes)
-        with wire.Wire(daemon) as connection:
-            connection.send(head("PUT", "/v1/memories/new", of_length(len(body))) + body[:1000])
-            reply, = connection.replies()
-            assert (reply.status, reply.code) == (507, "ram_full"), reply
-    is_problem(put(daemon, "new", 30), 507, "ram_full")
+        refused_by_header(daemon, body_of(mebibytes))
     assert put(daemon, "new", 20).status == 201
 
 
+def test_what_just_fits(start_daemon):
+    """RAM for the memory to the byte is enough, however its parts come."""
+    shapes = [(64, 64), (1, 40), (40, 1)]
+    bodies = [tensors.dump({name: np.zeros((2_000_000 // (dk + dv), dim), "f4") for name, dim in
+                            sorted((("keys", dk), ("values", dv)), reverse=turned)})
+              for dk, dv in shapes for turned in (False, True)]
+    usual = start_daemon()
+    for body in bodies:
+        takes = usual.put("/v1/memories/m", body, BINARY).json["bytes"]
+        exact, little = (start_daemon("--max-ram-bytes", takes - less, *PATIENT) for less in (0, 1))
+        assert exact.put("/v1/memories/m", body, BINARY).status == 201
+        refused_by_header(little, body)
+        assert exact.stop() == little.stop() == 0
+
+
 def test_broken_uploads_give_back_what_they_had(start_daemon):
-    daemon = start_daemon("--max-ram-bytes", LIMIT)
+    daemon = start_daemon("--max-ram-bytes", LIMIT, *PATIENT)
     body = body_of(50)
     sent = head("PUT", "/v1/memories/cut", of_length(len(body))) + body
     for share in (0.1, 0.5, 0.9, 0.99):
