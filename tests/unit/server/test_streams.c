@@ -277,6 +277,7 @@ START_TEST(test_a_stream_that_breaks) {
     ck_assert_uint_eq(answer.length, places[i]);
     free(answer.body);
     close(client);
+    wait_for_count(&seen.released, (int)i + 1); /* its thread reads `seen` until then */
   }
   expect_all_released();
   ck_assert_int_eq(seen.opened, 4);

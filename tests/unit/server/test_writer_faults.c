@@ -22,8 +22,8 @@ static struct store *open_layered(const char *directory) {
 /* Writes the ops one behind the other without waiting, so that the writer takes
  * some of them together. Those that failed for want of room have not happened.
  * The number of those. */
-static size_t run_ops(struct world *world, struct world_model *model, uint64_t *state,
-                      enum problem_code scarce) {
+static size_t run_together(struct world *world, struct world_model *model, uint64_t *state,
+                           size_t count, enum problem_code scarce) {
   struct world_model planned;
   struct ticket *tickets[OPS];
   size_t failed = 0;
@@ -35,13 +35,13 @@ static size_t run_ops(struct world *world, struct world_model *model, uint64_t *
     planned.memories[i] = model->memories[i];
     planned.memories[i].rows = rows;
   }
-  for (size_t i = 0; i < OPS; i++) {
+  for (size_t i = 0; i < count; i++) {
     struct op op = op_random(&planned, state);
     tickets[i] = ticket_create(world, &op);
     model_apply(&planned, &op);
     ck_assert(writer_submit(world->writer, &tickets[i]->write));
   }
-  for (size_t i = 0; i < OPS; i++) {
+  for (size_t i = 0; i < count; i++) {
     ticket_wait(tickets[i]);
     const struct write *write = &tickets[i]->write;
     if (write->failed && write->problem.code == scarce) {
@@ -55,6 +55,11 @@ static size_t run_ops(struct world *world, struct world_model *model, uint64_t *
   }
   model_free(&planned);
   return failed;
+}
+
+static size_t run_ops(struct world *world, struct world_model *model, uint64_t *state,
+                      enum problem_code scarce) {
+  return run_together(world, model, state, OPS, scarce);
 }
 
 /* ---- The disk ---- */
@@ -228,8 +233,10 @@ static size_t run_scarce(const char *directory, long at, bool *hit) {
     ck_assert_uint_eq(run_ops(&world, &model, &state, PROBLEM_OUT_OF_MEMORY), 0);
   atomic_store(&countdown, at);
   size_t failed = 0;
-  for (int i = 0; i < 2; i++)
-    failed += run_ops(&world, &model, &state, PROBLEM_OUT_OF_MEMORY);
+  failed += run_ops(&world, &model, &state, PROBLEM_OUT_OF_MEMORY);
+  /* what fails in a batch is tried again alone, what fails alone is refused */
+  for (int i = 0; i < OPS; i++)
+    failed += run_together(&world, &model, &state, 1, PROBLEM_OUT_OF_MEMORY);
   *hit = atomic_load(&countdown) <= 0;
   atomic_store(&countdown, 0);
   check_world(&world, &model);
