@@ -162,7 +162,7 @@ $(BENCH)/load: $(BENCH)/load_main.o $(BENCH)/load.o $(BENCH)/support.o $(BENCH)/
 
 # What ctypes loads: the library behind one flat function.
 $(BENCH)/peers/flat.so: $(BENCH)/peers/flat.o $(BUILD)/server/engine/workers.o \
-                        $(BUILD)/server/engine/stash.o $(BUILD)/libattention.a
+                        $(BUILD)/server/engine/buffer_pool.o $(BUILD)/libattention.a
 	$(CC) $(LDFLAGS) -shared -o $@ $^ $(LIB_LIBS) -pthread
 
 PEERS_VENV := $(BUILD)/peers-venv

@@ -8,17 +8,17 @@
 #include <math.h>
 #include <string.h>
 
-static size_t number_of(const struct attn_answering *answering, size_t q) {
-  return answering->queries->which[q];
+static size_t number_of(const struct attn_finish_args *args, size_t q) {
+  return args->queries->which[q];
 }
 
 /* Candidates with their weights, in the order of the reply. `others` rows of
  * the memory are no candidates and have weight 0: they take their places before
  * negative weights, and are left out like every row of weight 0. */
-static void answer_largest(const struct attn_answering *answering, size_t q,
+static void answer_largest(const struct attn_finish_args *args, size_t q,
                            struct attn_candidate *items, size_t count, size_t others) {
-  const attn_result *result = answering->plan->result;
-  const size_t query = number_of(answering, q), room = result->top;
+  const attn_result *result = args->plan->result;
+  const size_t query = number_of(args, q), room = result->top;
   attn_candidates_order(items, count);
   size_t kept = 0, place = 0;
   for (size_t i = 0; i < count; i++, place++) {
@@ -34,11 +34,11 @@ static void answer_largest(const struct attn_answering *answering, size_t q,
   result->largest_count[query] = kept;
 }
 
-static attn_status answer_outputs(const struct attn_answering *answering, size_t q,
-                                  const double *sums, double factor) {
+static attn_status answer_outputs(const struct attn_finish_args *args, size_t q, const double *sums,
+                                  double factor) {
   const struct attn_kernels *kernels = attn_kernels();
-  const size_t dim = answering->plan->memory->value_dim;
-  float *outputs = answering->plan->result->outputs + number_of(answering, q) * dim;
+  const size_t dim = args->plan->memory->value_dim;
+  float *outputs = args->plan->result->outputs + number_of(args, q) * dim;
   kernels->row_narrow(outputs, sums, dim, factor);
   return kernels->all_finite(outputs, dim) ? ATTN_OK : ATTN_NOT_REPRESENTABLE;
 }
@@ -58,42 +58,42 @@ static const struct attn_tile *tile_of_row(const struct attn_pass_plan *plan, si
 }
 
 /* Candidates that float32 has found get their float64 scores. */
-static attn_status judge(const struct attn_answering *answering, struct attn_room *room, size_t q,
-                         struct attn_selection *selection) {
+static attn_status rescore(const struct attn_finish_args *args, struct attn_arena *arena, size_t q,
+                           struct attn_selection *selection) {
   struct attn_scratch scratch;
-  const attn_status status = attn_scratch_make(&scratch, room, answering->judge, 1);
+  const attn_status status = attn_scratch_make(&scratch, arena, args->rescorer, 1);
   for (size_t c = 0; c < selection->count && status == ATTN_OK; c++) {
     struct attn_candidate *item = &selection->items[c];
-    const struct attn_tile *tile = tile_of_row(answering->plan, item->row);
-    item->score = attn_scorer_exact_pair(answering->judge, tile, item->row - tile->first, &scratch,
-                                         answering->queries, q);
+    const struct attn_tile *tile = tile_of_row(args->plan, item->row);
+    item->score = attn_scorer_f64_pair(args->rescorer, tile, item->row - tile->first, &scratch,
+                                       args->queries, q);
   }
   return status;
 }
 
 /* output = sum of weight * value over the candidates alone. */
-static attn_status gather(const struct attn_answering *answering, struct attn_room *room, size_t q,
+static attn_status gather(const struct attn_finish_args *args, struct attn_arena *arena, size_t q,
                           const struct attn_selection *selection) {
   const struct attn_kernels *kernels = attn_kernels();
-  const size_t dim = answering->plan->memory->value_dim;
-  double *sums = attn_room_take(room, dim, sizeof *sums);
-  double *value = attn_room_take(room, dim, sizeof *value);
+  const size_t dim = args->plan->memory->value_dim;
+  double *sums = attn_arena_alloc(arena, dim, sizeof *sums);
+  double *value = attn_arena_alloc(arena, dim, sizeof *value);
   if (!sums || !value) return ATTN_NO_MEMORY;
   memset(sums, 0, dim * sizeof *sums);
   for (size_t c = 0; c < selection->count; c++) {
     const struct attn_candidate *item = &selection->items[c];
     if (item->weight == 0) continue;
-    const struct attn_tile *tile = tile_of_row(answering->plan, item->row);
+    const struct attn_tile *tile = tile_of_row(args->plan, item->row);
     attn_tile_value(tile, item->row - tile->first, dim, value);
-    kernels->row_add_wide(sums, value, dim, item->weight);
+    kernels->row_add_f64(sums, value, dim, item->weight);
   }
-  return answer_outputs(answering, q, sums, 1);
+  return answer_outputs(args, q, sums, 1);
 }
 
-static attn_status scatter(const struct attn_answering *answering, size_t q,
+static attn_status scatter(const struct attn_finish_args *args, size_t q,
                            const struct attn_selection *selection) {
-  const size_t rows = answering->plan->memory->rows;
-  float *weights = answering->plan->result->weights + number_of(answering, q) * rows;
+  const size_t rows = args->plan->memory->rows;
+  float *weights = args->plan->result->weights + number_of(args, q) * rows;
   bool finite = true;
   memset(weights, 0, rows * sizeof *weights);
   for (size_t c = 0; c < selection->count; c++) {
@@ -104,58 +104,57 @@ static attn_status scatter(const struct attn_answering *answering, size_t q,
   return finite ? ATTN_OK : ATTN_NOT_REPRESENTABLE;
 }
 
-attn_status attn_answer_selection(const struct attn_answering *answering, size_t q,
+attn_status attn_answer_selection(const struct attn_finish_args *args, size_t q,
                                   struct attn_selection *selection) {
-  const struct attn_pass_plan *plan = answering->plan;
-  struct attn_room room = attn_room_enter(plan->pool, 0);
+  const struct attn_pass_plan *plan = args->plan;
+  struct attn_arena arena = attn_arena_begin(plan->pool, 0);
   attn_status status = ATTN_OK;
-  if (plan->fast) {
+  if (plan->f32) {
     attn_selection_narrow(selection);
-    status = judge(answering, &room, q, selection);
+    status = rescore(args, &arena, q, selection);
   }
   if (status == ATTN_OK) {
     attn_selection_sort(selection);
-    attn_selection_weigh(selection, plan->request->normalization, plan->combination.log);
-    status = gather(answering, &room, q, selection);
+    attn_selection_weigh(selection, plan->request->normalization, plan->traits.log);
+    status = gather(args, &arena, q, selection);
   }
-  if (status == ATTN_OK && plan->result->rows > 0) status = scatter(answering, q, selection);
+  if (status == ATTN_OK && plan->result->rows > 0) status = scatter(args, q, selection);
   if (status == ATTN_OK && plan->result->top > 0)
-    answer_largest(answering, q, selection->items, selection->count,
+    answer_largest(args, q, selection->items, selection->count,
                    plan->memory->rows - selection->count);
-  attn_room_leave(&room);
+  attn_arena_end(&arena);
   return status;
 }
 
 /* ---- Folds ---- */
 
 /* The K largest of a fold: by score, unless the total turned them around. */
-static void answer_fold_largest(const struct attn_answering *answering, size_t q,
+static void answer_fold_largest(const struct attn_finish_args *args, size_t q,
                                 struct attn_fold *fold) {
   const bool turned = fold->smallest && fold->sum[q] < 0;
   struct attn_selection *from = turned ? &fold->smallest[q] : &fold->largest[q];
   for (size_t c = 0; c < from->count; c++) {
     const double score = turned ? -from->items[c].score : from->items[c].score;
-    from->items[c].weight = attn_fold_weight(fold, answering->fold_plan, q, score);
+    from->items[c].weight = attn_fold_weight(fold, args->fold_plan, q, score);
   }
-  answer_largest(answering, q, from->items, from->count, 0);
+  answer_largest(args, q, from->items, from->count, 0);
 }
 
-attn_status attn_answer_fold(const struct attn_answering *answering, size_t q,
+attn_status attn_answer_fold(const struct attn_finish_args *args, size_t q,
                              struct attn_fold *fold) {
-  const struct attn_fold_plan *fold_plan = answering->fold_plan;
+  const struct attn_fold_plan *fold_plan = args->fold_plan;
   const double factor = attn_fold_factor(fold, fold_plan, q, fold_plan->soft ? fold->max[q] : 1);
   const double *sums = fold->outputs + q * fold_plan->value_dim;
-  const attn_status status = answer_outputs(answering, q, sums, factor);
-  if (status == ATTN_OK && answering->plan->result->top > 0)
-    answer_fold_largest(answering, q, fold);
+  const attn_status status = answer_outputs(args, q, sums, factor);
+  if (status == ATTN_OK && args->plan->result->top > 0) answer_fold_largest(args, q, fold);
   return status;
 }
 
-attn_status attn_answer_weights(const struct attn_answering *answering, size_t q,
+attn_status attn_answer_weights(const struct attn_finish_args *args, size_t q,
                                 const struct attn_fold *fold, size_t begin, size_t end) {
-  const struct attn_pass_plan *plan = answering->plan;
-  const struct attn_fold_plan *fold_plan = answering->fold_plan;
-  float *row = fold_plan->weights + number_of(answering, q) * plan->memory->rows;
+  const struct attn_pass_plan *plan = args->plan;
+  const struct attn_fold_plan *fold_plan = args->fold_plan;
+  float *row = fold_plan->weights + number_of(args, q) * plan->memory->rows;
   bool finite = true;
   for (size_t t = begin; t < end; t++) {
     const struct attn_tile *tile = &plan->tiles[t];

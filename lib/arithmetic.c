@@ -34,10 +34,10 @@
 #define NORM_LIMIT        1e15
 #define VALUE_LIMIT       1e30
 #define COEFFICIENT_LIMIT 1e12
-#define REACH_LIMIT       1e30 /* of coefficient * distance^2 */
+#define SQUARE_LIMIT      1e30 /* of coefficient * distance^2 */
 
 /* Half a unit in the last place of 1, and how many roundings a sum goes through
- * in lib/kernels.c: a chunk of 128 components, then the chunks, and a few. */
+ * in lib/gemm_f32.h: a chunk of components, then the chunks, and a few. */
 #define ROUNDING    0x1p-24
 #define CHUNK       128.0
 #define OTHER_STEPS 8.0
@@ -71,30 +71,30 @@ static bool maps_are_served(enum score_base base, const struct attn_maps *maps) 
 }
 
 struct attn_arithmetic attn_arithmetic_of(const attn_snapshot *memory, const attn_score *score,
-                                          const struct attn_combination *combination) {
+                                          const struct attn_traits *traits) {
   const struct score_kind *kind = score->kind;
-  const struct attn_extent *extent = &memory->extent;
+  const struct attn_block_stats *stats = &memory->stats;
   struct attn_arithmetic arithmetic = {
-      .select = combination->select,
+      .select = traits->select,
       .base = kind->base,
-      .shape = combination->log ? kind->fast_log : kind->fast,
-      .max_norm = extent->max_norm,
-      .min_norm = extent->min_norm,
+      .form = traits->log ? kind->f32_log : kind->f32,
+      .max_norm = stats->max_norm,
+      .min_norm = stats->min_norm,
       .error = (CHUNK + (double)memory->key_dim / CHUNK + OTHER_STEPS) * ROUNDING};
-  arithmetic.possible = (combination->soft || combination->select) && arithmetic.shape != FAST_NO &&
+  arithmetic.possible = (traits->soft || traits->select) && arithmetic.form != SCORE_F32_NONE &&
                         maps_are_served(kind->base, &score->maps) &&
-                        extent->max_norm <= NORM_LIMIT && extent->max_value <= VALUE_LIMIT;
+                        stats->max_norm <= NORM_LIMIT && stats->max_value <= VALUE_LIMIT;
   if (!arithmetic.possible) return arithmetic;
   double numbers[ATTN_PARAMS_MAX];
   attn_score_numbers(score, memory->key_dim, numbers);
-  arithmetic.coefficient = fabs(kind->coefficient(numbers, combination->log)) *
-                           (combination->select ? 1 : combination->beta);
+  arithmetic.coefficient =
+      fabs(kind->coefficient(numbers, traits->log)) * (traits->select ? 1 : traits->beta);
   if (kind->base == BASE_ADDITIVE) measure_additive(&arithmetic, &score->maps);
   return arithmetic;
 }
 
-static bool fits_range(const struct attn_arithmetic *a, double norm, double reach) {
-  if (!(norm <= NORM_LIMIT && reach <= NORM_LIMIT)) return false;
+static bool fits_range(const struct attn_arithmetic *a, double norm, double scaled_norm) {
+  if (!(norm <= NORM_LIMIT && scaled_norm <= NORM_LIMIT)) return false;
   const double furthest = fmax(1, norm + a->max_norm);
   switch (a->base) {
   case BASE_DOT:
@@ -103,7 +103,7 @@ static bool fits_range(const struct attn_arithmetic *a, double norm, double reac
     return a->min_norm >= 1 / NORM_LIMIT;
   case BASE_DISTANCE:
     return a->coefficient <= COEFFICIENT_LIMIT &&
-           a->coefficient * furthest * furthest <= REACH_LIMIT;
+           a->coefficient * furthest * furthest <= SQUARE_LIMIT;
   case BASE_ADDITIVE:
     return a->hidden_keys <= NORM_LIMIT && a->coefficient * a->hidden_sum <= NORM_LIMIT;
   default:
@@ -112,18 +112,19 @@ static bool fits_range(const struct attn_arithmetic *a, double norm, double reac
 }
 
 /* No float32 score is further off than this. */
-static struct attn_margin margin_of(const struct attn_arithmetic *a, double norm, double reach) {
+static struct attn_margin margin_of(const struct attn_arithmetic *a, double norm,
+                                    double scaled_norm) {
   struct attn_margin margin = {0, 0};
   switch (a->base) {
   case BASE_DOT:
-    margin.absolute = a->error * reach * a->max_norm;
+    margin.absolute = a->error * scaled_norm * a->max_norm;
     break;
   case BASE_COSINE:
-    margin.absolute = a->error * reach;
+    margin.absolute = a->error * scaled_norm;
     break;
   case BASE_DISTANCE:
     margin.relative = a->error;
-    margin.absolute = a->coefficient * (a->shape == FAST_SQUARE ? UNDERFLOW : sqrt(UNDERFLOW));
+    margin.absolute = a->coefficient * (a->form == SCORE_F32_SQUARE ? UNDERFLOW : sqrt(UNDERFLOW));
     break;
   default: /* additive: |v|_1 <= sqrt(h) |v| times what a unit is off by, and its sum */
     margin.absolute = a->coefficient * sqrt(a->hidden) * a->hidden_sum *
@@ -134,18 +135,18 @@ static struct attn_margin margin_of(const struct attn_arithmetic *a, double norm
   return margin;
 }
 
-bool attn_arithmetic_fits(const struct attn_arithmetic *a, double norm, double reach,
+bool attn_arithmetic_fits(const struct attn_arithmetic *a, double norm, double scaled_norm,
                           struct attn_margin *margin) {
-  if (!a->possible || !fits_range(a, norm, reach)) return false;
+  if (!a->possible || !fits_range(a, norm, scaled_norm)) return false;
   if (a->select) {
-    *margin = margin_of(a, norm, reach);
+    *margin = margin_of(a, norm, scaled_norm);
     return true;
   }
   switch (a->base) {
   case BASE_DOT:
-    return reach * a->max_norm <= PRODUCT_LIMIT;
+    return scaled_norm * a->max_norm <= PRODUCT_LIMIT;
   case BASE_COSINE:
-    return reach <= PRODUCT_LIMIT;
+    return scaled_norm <= PRODUCT_LIMIT;
   case BASE_ADDITIVE:
     return a->coefficient * a->hidden_sum * (1 + norm + a->hidden_keys) <= PRODUCT_LIMIT;
   default:

@@ -5,7 +5,7 @@
 #include "queries.h"
 #include "select.h"
 
-struct attn_combination {
+struct attn_traits {
   bool select; /* candidates instead of a fold */
   bool soft;   /* the fold is one of exponentials */
   bool log;    /* of the score's logarithm */
@@ -17,7 +17,7 @@ struct attn_arithmetic {
   bool possible; /* float32 can serve some query at all */
   bool select;
   enum score_base base;
-  enum score_fast shape;
+  enum score_f32 form;
   double coefficient; /* |c|, with beta in it where the scores have it */
   double max_norm, min_norm;
   double error;       /* of a product of unit vectors, or relative of a distance^2 */
@@ -27,12 +27,12 @@ struct attn_arithmetic {
 };
 
 struct attn_arithmetic attn_arithmetic_of(const attn_snapshot *memory, const attn_score *score,
-                                          const struct attn_combination *combination);
+                                          const struct attn_traits *traits);
 
-/* Whether float32 can serve a query as it was mapped for it (its norm, and
- * that with the factors in it); when candidates are wanted, `margin` is set to
+/* Whether float32 can serve a query as it was mapped for it (its norm, and its
+ * norm with the factors in it); when candidates are wanted, `margin` is set to
  * how far off its scores may be. */
-bool attn_arithmetic_fits(const struct attn_arithmetic *arithmetic, double norm, double reach,
+bool attn_arithmetic_fits(const struct attn_arithmetic *arithmetic, double norm, double scaled_norm,
                           struct attn_margin *margin);
 
 /* The largest |exponent| with which a float32 fold may end: beyond it a query

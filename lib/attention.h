@@ -309,12 +309,13 @@ ATTN_PUBLIC size_t attn_snapshot_bytes(const attn_snapshot *snapshot);
 ATTN_PUBLIC size_t attn_snapshot_bytes_of(const attn_snapshot *shape, size_t rows);
 
 /* Moves rows that are here to stay into huge pages, which makes large memories faster to
- * read, where the system can (Linux since 6.1): from that block on (0: the first) about as
- * many bytes. Returns the block to go on with, attn_snapshot_block_count() when all is
- * done. Costs as much as copying the rows, or more; what was settled before, in this
- * snapshot or another that shares it, costs nothing. By any thread while others
+ * read, if the system can (Linux since 6.1): about `bytes` bytes from block `block` on (0:
+ * the first). Returns the block to go on with, attn_snapshot_block_count() when all is
+ * done. Costs as much as copying the rows, or more; blocks that were promoted before, in
+ * this snapshot or another that shares them, cost nothing. By any thread while others
  * read; no answer changes. */
-ATTN_PUBLIC size_t attn_snapshot_settle(const attn_snapshot *snapshot, size_t block, size_t bytes);
+ATTN_PUBLIC size_t attn_snapshot_promote_huge_pages(const attn_snapshot *snapshot, size_t block,
+                                                    size_t bytes);
 
 /* Copies row `row` out as it was kept: key_dim and value_dim floats; either may
  * be NULL. */
@@ -343,11 +344,11 @@ typedef struct attn_edit {
 ATTN_PUBLIC attn_status attn_snapshot_edit(attn_snapshot **edited, const attn_snapshot *base,
                                            const attn_edit *edit);
 
-/* ---- Filling ----------------------------------------------------------------
+/* ---- Building ---------------------------------------------------------------
  * A snapshot whose rows arrive as two streams, keys and values, in pieces of
  * any length and order. What comes of it is bit by bit what one
  * attn_snapshot_append() of all rows to an empty snapshot would make, without
- * the rows ever being in RAM twice. One thread at a time may use a filler.
+ * the rows ever being in RAM twice. One thread at a time may use a builder.
  *
  * RAM is taken as rows are given, not by how many were announced. A block of the
  * snapshot ("Blocks as bytes", below: about 1 MiB, or 16 rows where those are longer) is
@@ -355,44 +356,44 @@ ATTN_PUBLIC attn_status attn_snapshot_edit(attn_snapshot **edited, const attn_sn
  * key has less than an eighth of the numbers of a key and a value together, the keys of
  * a block that come before its values are kept as floats in the meantime, and the block is
  * allocated with the first value; and so the other way round. So in the order of
- * rows, one stream after the other or both side by side, a filler never has more than about
+ * rows, one stream after the other or both side by side, a builder never has more than about
  * eight times what was given so far, and one block. Beside a block there are some 40 bytes for
  * each block up to the farthest one that a row was given of, and until all of its rows
  * were given a bit for each of its keys and values. */
-typedef struct attn_filler attn_filler;
+typedef struct attn_builder attn_builder;
 
 /* For `rows` rows (>= 1). Of `shape` only the dimensions and the dtype count. Takes
  * some hundred bytes, whatever the number of rows; ATTN_TOO_LARGE where that is beyond
  * what can be addressed. */
-ATTN_PUBLIC attn_status attn_filler_create(attn_filler **filler, const attn_snapshot *shape,
-                                           size_t rows);
-ATTN_PUBLIC void attn_filler_free(attn_filler *filler);
+ATTN_PUBLIC attn_status attn_builder_create(attn_builder **builder, const attn_snapshot *shape,
+                                            size_t rows);
+ATTN_PUBLIC void attn_builder_free(attn_builder *builder);
 
-/* RAM that the filler holds at the moment, its blocks included; 0 for NULL. In the end
+/* RAM that the builder holds at the moment, its blocks included; 0 for NULL. In the end
  * it is attn_snapshot_bytes() of the snapshot and the little that stands above. */
-ATTN_PUBLIC size_t attn_filler_bytes(const attn_filler *filler);
+ATTN_PUBLIC size_t attn_builder_bytes(const attn_builder *builder);
 
 /* Rows first .. first + rows - 1, as attn_snapshot_append() takes them. Each has
  * to be given at least once; the last time counts. After a failure those before
  * the row at fault may have been taken. ATTN_BAD_ARGUMENT beyond the rows that were
- * announced, and once the filler has finished; ATTN_NO_MEMORY where there is none for
+ * announced, and once the builder has finished; ATTN_NO_MEMORY where there is none for
  * their blocks. */
-ATTN_PUBLIC attn_status attn_filler_keys(attn_filler *filler, size_t first, size_t rows,
-                                         const float *keys);
-ATTN_PUBLIC attn_status attn_filler_values(attn_filler *filler, size_t first, size_t rows,
-                                           const float *values);
+ATTN_PUBLIC attn_status attn_builder_keys(attn_builder *builder, size_t first, size_t rows,
+                                          const float *keys);
+ATTN_PUBLIC attn_status attn_builder_values(attn_builder *builder, size_t first, size_t rows,
+                                            const float *values);
 
 /* How many blocks the snapshot will have, and the one at an index, borrowed from the
- * filler: NULL until all of its rows were given, and past the end. A block that was
+ * builder: NULL until all of its rows were given, and past the end. A block that was
  * handed out is immutable: ATTN_BAD_ARGUMENT for its rows from then on. */
 typedef struct attn_block attn_block;
-ATTN_PUBLIC size_t attn_filler_block_count(const attn_filler *filler);
-ATTN_PUBLIC attn_block *attn_filler_block(attn_filler *filler, size_t index);
+ATTN_PUBLIC size_t attn_builder_block_count(const attn_builder *builder);
+ATTN_PUBLIC attn_block *attn_builder_block(attn_builder *builder, size_t index);
 
-/* The snapshot, which is the caller's; the filler has still to be freed.
+/* The snapshot, which is the caller's; the builder has still to be freed.
  * ATTN_BAD_ARGUMENT where a key or a value was never given. After ATTN_NO_MEMORY it may be
  * asked again. */
-ATTN_PUBLIC attn_status attn_filler_finish(attn_filler *filler, attn_snapshot **made);
+ATTN_PUBLIC attn_status attn_builder_finish(attn_builder *builder, attn_snapshot **made);
 
 /* ---- Blocks as bytes ----------------------------------------------------------
  * For keeping a memory elsewhere, block by block. Blocks are immutable and
@@ -430,25 +431,25 @@ ATTN_PUBLIC attn_status attn_snapshot_assemble(attn_snapshot **made, const attn_
                                                attn_block *const *blocks, size_t count);
 
 /* ---- Workers --------------------------------------------------------------
- * The library owns no threads. A caller that has some lends them through this:
+ * The library owns no threads. A caller that has some hands them over through this:
  * run() calls task(argument, 0) ... task(argument, count - 1), each exactly
  * once, on any threads and in any order, and returns when all are done.
  * `workers` is how many can run at the same time; it decides how the work is
  * cut. run() may be called by several threads at once. pause() may be NULL; it
- * is called by every task between two runs of tiles (some hundred rows), so that a
+ * is called by every task between two key blocks (some hundred rows), so that a
  * thread with something more urgent can do that first.
  *
- * lend() may be NULL, then room for a call comes from malloc(). It returns `bytes`
+ * alloc() may be NULL, then the memory of a call comes from malloc(). It returns `bytes`
  * of memory (a power of two, at least 16 KiB) that begin at a multiple of 64, or
- * NULL, and take_back() ends the loan; both may be called by several threads at
- * once. A pool that keeps what came back for the next call spares it the pages. */
+ * NULL, and free() takes them back; both may be called by several threads at once.
+ * A pool that keeps freed buffers for the next call spares it the page faults. */
 typedef struct attn_pool {
   unsigned workers;
   void (*run)(void *context, size_t count, void (*task)(void *argument, size_t index),
               void *argument);
   void (*pause)(void *context);
-  void *(*lend)(void *context, size_t bytes);
-  void (*take_back)(void *context, void *room, size_t bytes);
+  void *(*alloc)(void *context, size_t bytes);
+  void (*free)(void *context, void *buffer, size_t bytes);
   void *context;
 } attn_pool;
 

@@ -2,10 +2,9 @@
  *
  * A block is filled by the one who made it and is immutable from the moment it
  * is in a snapshot; it is counted, so snapshots share it. Because it never
- * grows it has room for its rows and no more: a small memory is small, and what
+ * grows it has space for its rows and no more: a small memory is small, and what
  * was removed from a large one is given back.
- *
- * All that is derived from the rows (norms, extent) is computed here, in one
+ * All that is derived from the rows (norms, stats) is computed here, in one
  * way, whether they were given as numbers, copied from another block or read
  * from bytes. So a block depends on its rows alone, and equal rows in equal
  * blocks give bit-equal answers.
@@ -73,7 +72,7 @@ struct attn_block *attn_block_create(const struct attn_block_shape *shape, size_
   const bool scaled = at.value_scales > at.key_scales;
   *block = (struct attn_block){
       .rows = rows,
-      .extent = attn_extent_of_nothing,
+      .stats = attn_block_stats_empty,
       .shape = *shape,
       .panels = memory + at.panels,
       .values = memory + at.values,
@@ -82,7 +81,7 @@ struct attn_block *attn_block_create(const struct attn_block_shape *shape, size_
       .norms = (double *)(void *)(memory + at.norms),
   };
   atomic_init(&block->references, 1);
-  atomic_init(&block->settled, false);
+  atomic_init(&block->promoted, false);
   const size_t bytes = attn_dtype_bytes(shape->dtype), whole = rows / ATTN_PANEL * ATTN_PANEL;
   if (whole < rows)
     memset(memory + at.panels + whole * shape->key_dim * bytes, 0,
@@ -159,7 +158,7 @@ static attn_status check_rows(attn_dtype dtype, const float *rows, size_t dim, s
 }
 
 /* Rows that lie in one panel. Smaller numbers are rounded row by row and then
- * moved as float32 is; `rounded` has room for a panel of them. */
+ * moved as float32 is; `rounded` has space for a panel of them. */
 static void put_panel(struct attn_block *block, size_t row, const float *keys, size_t count,
                       char *rounded) {
   const struct attn_panel_shape panels = attn_block_panels(&block->shape);
@@ -225,22 +224,22 @@ void attn_block_copy(struct attn_block *to, size_t to_row, const struct attn_blo
 
 /* ---- Extents ---- */
 
-const struct attn_extent attn_extent_of_nothing = {.min_norm = INFINITY};
+const struct attn_block_stats attn_block_stats_empty = {.min_norm = INFINITY};
 
-void attn_extent_unite(struct attn_extent *extent, const struct attn_extent *other) {
-  if (other->max_norm > extent->max_norm) extent->max_norm = other->max_norm;
-  if (other->min_norm < extent->min_norm) extent->min_norm = other->min_norm;
-  if (other->max_value > extent->max_value) extent->max_value = other->max_value;
+void attn_block_stats_merge(struct attn_block_stats *stats, const struct attn_block_stats *other) {
+  if (other->max_norm > stats->max_norm) stats->max_norm = other->max_norm;
+  if (other->min_norm < stats->min_norm) stats->min_norm = other->min_norm;
+  if (other->max_value > stats->max_value) stats->max_value = other->max_value;
 }
 
 void attn_block_seal(struct attn_block *block) {
-  struct attn_extent extent = attn_extent_of_nothing;
+  struct attn_block_stats stats = attn_block_stats_empty;
   for (size_t r = 0; r < block->rows; r++) {
     const double norm = block->norms[r];
-    if (norm > extent.max_norm) extent.max_norm = norm;
-    if (norm > 0 && norm < extent.min_norm) extent.min_norm = norm;
+    if (norm > stats.max_norm) stats.max_norm = norm;
+    if (norm > 0 && norm < stats.min_norm) stats.min_norm = norm;
   }
   const struct attn_numbers values = attn_block_value(block, 0);
-  extent.max_value = attn_rows_largest(&values, block->rows, block->shape.value_dim);
-  block->extent = extent;
+  stats.max_value = attn_rows_largest(&values, block->rows, block->shape.value_dim);
+  block->stats = stats;
 }

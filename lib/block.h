@@ -7,15 +7,16 @@
 
 #include "panel.h"
 
-/* What the choice between float32 and float64 arithmetic needs to know. */
-struct attn_extent {
+/* Bounds of a block's rows, or of all blocks of a snapshot (a zone map): what the choice
+ * between float32 and float64 arithmetic needs to know. */
+struct attn_block_stats {
   double max_norm;  /* the longest key */
   double min_norm;  /* the shortest key other than 0; INFINITY without one */
   double max_value; /* the largest |v| of a component */
 };
 
-extern const struct attn_extent attn_extent_of_nothing;
-void attn_extent_unite(struct attn_extent *extent, const struct attn_extent *other);
+extern const struct attn_block_stats attn_block_stats_empty;
+void attn_block_stats_merge(struct attn_block_stats *stats, const struct attn_block_stats *other);
 
 struct attn_block_shape {
   size_t key_dim, value_dim;
@@ -23,14 +24,14 @@ struct attn_block_shape {
 };
 
 /* Aligned to 64 bytes; numbers are of the block's dtype. Rows of the last panel
- * that are none are 0, their scales too; behind the values there is room to
- * read (not to mean) ATTN_PANEL more. What a growing snapshot looks at of the
+ * that are none are 0, their scales too; ATTN_PANEL numbers behind the values
+ * may be read (and mean nothing). What a growing snapshot looks at of the
  * blocks that it shares comes first, in one cache line. */
 struct attn_block {
   atomic_size_t references;
-  atomic_bool settled; /* it was asked to be in huge pages */
-  size_t rows;         /* >= 1 */
-  struct attn_extent extent;
+  atomic_bool promoted; /* to huge pages, as far as the system has any */
+  size_t rows;          /* >= 1 */
+  struct attn_block_stats stats;
   struct attn_block_shape shape;
   void *panels;                     /* of the keys */
   void *values;                     /* rows x value_dim */
@@ -66,7 +67,7 @@ attn_status attn_block_put_values(struct attn_block *block, size_t row, const fl
 void attn_block_copy(struct attn_block *to, size_t to_row, const struct attn_block *from,
                      size_t from_row, size_t count);
 
-/* Makes the extent. */
+/* Makes the stats. */
 void attn_block_seal(struct attn_block *block);
 
 /* What a row, and those behind it, is kept as: a key in its panel. */

@@ -20,7 +20,8 @@
  *
  * Filling the gaps of blocks with rows of the next one was rejected: removing
  * one row would copy all rows behind it. Marking rows as removed was rejected:
- * every score, normalization and extent would have to know, and the RAM stays. */
+ * every score, normalization and block's stats would have to know, and the RAM
+ * stays. */
 #include <stdlib.h>
 
 #include "snapshot.h"
@@ -92,31 +93,31 @@ static void plan_added(struct plan *plan) {
 
 /* ---- Building ---- */
 
-/* What has been used up of the edit, and the block that is being made. */
-struct builder {
+/* How far the edit's lists are used up, and the block that is being made. */
+struct cursor {
   const struct plan *plan;
   size_t removed, replaced, added;
   struct attn_block *block;
   size_t filled;
 };
 
-static attn_status put(struct builder *builder, const float *keys, const float *values,
+static attn_status put(struct cursor *cursor, const float *keys, const float *values,
                        size_t count) {
   if (count == 0) return ATTN_OK;
-  attn_status status = attn_block_put_keys(builder->block, builder->filled, keys, count);
+  attn_status status = attn_block_put_keys(cursor->block, cursor->filled, keys, count);
   if (status == ATTN_OK)
-    status = attn_block_put_values(builder->block, builder->filled, values, count);
-  builder->filled += count;
+    status = attn_block_put_values(cursor->block, cursor->filled, values, count);
+  cursor->filled += count;
   return status;
 }
 
 /* Rows that stand in for base's rows from `row` on, as far as those follow one
  * upon the other. */
-static size_t replacements(const struct builder *builder, size_t row, size_t end) {
-  const attn_edit *edit = builder->plan->edit;
+static size_t replacements(const struct cursor *cursor, size_t row, size_t end) {
+  const attn_edit *edit = cursor->plan->edit;
   size_t count = 0;
-  while (builder->replaced + count < edit->replaced_count && row + count < end &&
-         edit->replaced[builder->replaced + count] == row + count)
+  while (cursor->replaced + count < edit->replaced_count && row + count < end &&
+         edit->replaced[cursor->replaced + count] == row + count)
     count++;
   return count;
 }
@@ -126,61 +127,60 @@ static size_t next_of(const size_t *numbers, size_t count, size_t index, size_t 
 }
 
 /* What is left of one of base's blocks. */
-static attn_status put_kept(struct builder *builder, size_t b) {
-  const attn_snapshot *base = builder->plan->base;
-  const attn_edit *edit = builder->plan->edit;
+static attn_status put_kept(struct cursor *cursor, size_t b) {
+  const attn_snapshot *base = cursor->plan->base;
+  const attn_edit *edit = cursor->plan->edit;
   const size_t first = base->firsts[b], end = first + base->blocks[b]->rows;
   attn_status status = ATTN_OK;
   for (size_t row = first; row < end && status == ATTN_OK;) {
-    const size_t removed = next_of(edit->removed, edit->removed_count, builder->removed, end);
-    const size_t replaced = next_of(edit->replaced, edit->replaced_count, builder->replaced, end);
+    const size_t removed = next_of(edit->removed, edit->removed_count, cursor->removed, end);
+    const size_t replaced = next_of(edit->replaced, edit->replaced_count, cursor->replaced, end);
     const size_t stop = removed < replaced ? removed : replaced;
     if (row < stop) {
-      attn_block_copy(builder->block, builder->filled, base->blocks[b], row - first, stop - row);
-      builder->filled += stop - row;
+      attn_block_copy(cursor->block, cursor->filled, base->blocks[b], row - first, stop - row);
+      cursor->filled += stop - row;
       row = stop;
     } else if (row == removed) {
-      builder->removed++;
+      cursor->removed++;
       row++;
     } else {
-      const size_t count = replacements(builder, row, end), r = builder->replaced;
-      status = put(builder, edit->replaced_keys + r * base->key_dim,
+      const size_t count = replacements(cursor, row, end), r = cursor->replaced;
+      status = put(cursor, edit->replaced_keys + r * base->key_dim,
                    edit->replaced_values + r * base->value_dim, count);
-      builder->replaced += count;
+      cursor->replaced += count;
       row += count;
     }
   }
   return status;
 }
 
-static attn_status build(struct builder *builder, const struct piece *piece,
-                         attn_snapshot *edited) {
-  const attn_snapshot *base = builder->plan->base;
-  const attn_edit *edit = builder->plan->edit;
-  builder->block = attn_block_create(&builder->plan->shape, piece->rows);
-  builder->filled = 0;
-  if (!builder->block) return ATTN_NO_MEMORY;
+static attn_status build(struct cursor *cursor, const struct piece *piece, attn_snapshot *edited) {
+  const attn_snapshot *base = cursor->plan->base;
+  const attn_edit *edit = cursor->plan->edit;
+  cursor->block = attn_block_create(&cursor->plan->shape, piece->rows);
+  cursor->filled = 0;
+  if (!cursor->block) return ATTN_NO_MEMORY;
   attn_status status = ATTN_OK;
   for (size_t b = piece->from; b < piece->to && status == ATTN_OK; b++)
-    status = put_kept(builder, b);
+    status = put_kept(cursor, b);
   if (status == ATTN_OK) {
-    const size_t added = piece->rows - builder->filled, a = builder->added;
+    const size_t added = piece->rows - cursor->filled, a = cursor->added;
     if (added > 0)
-      status = put(builder, edit->added_keys + a * base->key_dim,
+      status = put(cursor, edit->added_keys + a * base->key_dim,
                    edit->added_values + a * base->value_dim, added);
-    builder->added += added;
+    cursor->added += added;
   }
   if (status == ATTN_OK) {
-    attn_block_seal(builder->block);
-    attn_snapshot_take(edited, builder->block);
+    attn_block_seal(cursor->block);
+    attn_snapshot_take(edited, cursor->block);
   } else {
-    attn_block_free(builder->block);
+    attn_block_free(cursor->block);
   }
   return status;
 }
 
 static attn_status build_all(const struct plan *plan, attn_snapshot *edited) {
-  struct builder builder = {.plan = plan};
+  struct cursor cursor = {.plan = plan};
   attn_status status = ATTN_OK;
   for (size_t p = 0; p < plan->count && status == ATTN_OK; p++) {
     const struct piece *piece = &plan->pieces[p];
@@ -188,8 +188,8 @@ static attn_status build_all(const struct plan *plan, attn_snapshot *edited) {
       /* rows of blocks that vanished before it */
       const size_t first = piece->from < plan->base->block_count ? plan->base->firsts[piece->from]
                                                                  : plan->base->rows;
-      pass(plan->edit->removed, plan->edit->removed_count, first, &builder.removed);
-      status = build(&builder, piece, edited);
+      pass(plan->edit->removed, plan->edit->removed_count, first, &cursor.removed);
+      status = build(&cursor, piece, edited);
     } else {
       attn_snapshot_take(edited, attn_block_ref(plan->base->blocks[piece->from]));
     }

@@ -3,7 +3,7 @@
  * The bytes are the kept numbers, row by row, without a header: what they are
  * of is known to whoever keeps them, and their length says how many rows there
  * are. They are the same however the rows lie in RAM, so the panels may change
- * without what was kept becoming unreadable. Norms and extents are not kept:
+ * without what was kept becoming unreadable. Norms and stats are not kept:
  * they are computed when the block is read, as when it was first made.
  *
  * Bytes are not trusted. Everything that the arithmetic takes for granted is

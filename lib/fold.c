@@ -5,15 +5,15 @@
  *        relative to exp(max), rescaled when the maximum grows: the online
  *        softmax of Milakov & Gimelshein 2018 as in FlashAttention (Dao et al.
  *        2022). Two states merge by rescaling both to the larger maximum. In
- *        float32 a run is first weighed by itself, relative to its own maximum,
- *        so that several may be at once though they are added up in order.
+ *        float32 a key block first becomes a partial, relative to its own
+ *        maximum: several may be computed at once, and are added in order.
  * mass   sum, none, sigmoid: plain sums.
  *
  * States are float64 in both arithmetics: adding a float32 product of some
  * hundred rows to them keeps a million rows as exact as those, and costs little
- * beside computing it. Tiles of wide rows are shorter than that, so they come in
- * runs, or a large batch would spend a tenth of its time on states that no cache
- * has room for. Fetching the queries of the next step meanwhile gained nothing.
+ * beside computing it. Tiles of wide rows are shorter than that, so a key block has
+ * several of them, or a large batch would spend a tenth of its time on states that
+ * fit no cache. Prefetching the next query block meanwhile gained nothing.
  *
  * Rejected: leaving a maximum that is exceeded by little where it is, which saves
  * rescaling. The largest weight would not be exactly 1 before the division, and
@@ -42,13 +42,13 @@ static void selections_free(struct attn_selection *selections, size_t count) {
   free(selections);
 }
 
-attn_status attn_fold_create(struct attn_fold *fold, struct attn_room *room,
+attn_status attn_fold_create(struct attn_fold *fold, struct attn_arena *arena,
                              const struct attn_fold_plan *plan, size_t count) {
   *fold = (struct attn_fold){.count = count};
-  fold->max = attn_room_take(room, count, sizeof *fold->max);
-  fold->sum = attn_room_take(room, count, sizeof *fold->sum);
+  fold->max = attn_arena_alloc(arena, count, sizeof *fold->max);
+  fold->sum = attn_arena_alloc(arena, count, sizeof *fold->sum);
   fold->outputs =
-      attn_room_take(room, attn_size_times(count, plan->value_dim), sizeof *fold->outputs);
+      attn_arena_alloc(arena, attn_size_times(count, plan->value_dim), sizeof *fold->outputs);
   bool made = fold->max && fold->sum && fold->outputs;
   if (plan->top > 0) {
     fold->largest = selections_create(count, plan->top);
@@ -90,15 +90,15 @@ static void raise_max_at_once(struct attn_fold *fold, const struct attn_fold_pla
                               double max) {
   const double factor = raise_max(fold, q, max, plan->beta);
   if (factor != 1)
-    plan->kernels->row_scale_wide(fold->outputs + q * plan->value_dim, plan->value_dim, factor);
+    plan->kernels->row_scale_f64(fold->outputs + q * plan->value_dim, plan->value_dim, factor);
 }
 
-static float *weights_at(const struct attn_fold_plan *plan, const struct attn_scored_run *scored,
+static float *weights_at(const struct attn_fold_plan *plan, const struct attn_scored_block *scored,
                          size_t q) {
   return plan->weights + scored->which[q] * plan->rows + scored->tiles->first;
 }
 
-static void set_anchors(const struct attn_fold_plan *plan, const struct attn_scored_run *scored,
+static void set_anchors(const struct attn_fold_plan *plan, const struct attn_scored_block *scored,
                         size_t q, double anchor) {
   double *anchors = plan->anchors + (scored->first + q) * plan->tile_count + scored->index;
   for (size_t t = 0; t < scored->tile_count; t++)
@@ -107,29 +107,30 @@ static void set_anchors(const struct attn_fold_plan *plan, const struct attn_sco
 
 /* ---- float32 ---- */
 
-static void weigh_run(const struct attn_fold_plan *plan, const struct attn_scored_run *scored,
-                      const float *weights, float *product) {
+static void multiply_values(const struct attn_fold_plan *plan,
+                            const struct attn_scored_block *scored, const float *weights,
+                            float *product) {
   const struct attn_tile *tile = scored->tiles, *end = tile + scored->tile_count;
   const size_t dim = plan->value_dim;
   for (size_t done = 0; tile < end; done += tile++->rows) {
-    struct attn_weighing weighing = {.weights = weights + done,
-                                     .count = scored->count,
-                                     .stride = scored->stride,
-                                     .values = tile->values,
-                                     .rows = tile->rows,
-                                     .dim = dim,
-                                     .onto = done > 0};
-    if (scored->fetching && tile + 1 == end)
-      weighing.ahead = scored->ahead;
-    else if (scored->fetching)
-      weighing.ahead = attn_tile_values_ahead(tile + 1, dim);
-    plan->kernels->weigh_values(&weighing, product);
+    struct attn_pv_args args = {.weights = weights + done,
+                                .count = scored->count,
+                                .stride = scored->stride,
+                                .values = tile->values,
+                                .rows = tile->rows,
+                                .dim = dim,
+                                .accumulate = done > 0};
+    if (scored->prefetches && tile + 1 == end)
+      args.prefetch = scored->prefetch;
+    else if (scored->prefetches)
+      args.prefetch = attn_prefetch_values(tile + 1, dim);
+    plan->kernels->gemm_pv(&args, product);
   }
 }
 
-attn_status attn_fold_fast(const struct attn_fold *fold, const struct attn_fold_plan *plan,
-                           const struct attn_scored_run *scored, float *scores,
-                           const struct attn_share *share) {
+attn_status attn_fold_f32(const struct attn_fold *fold, const struct attn_fold_plan *plan,
+                          const struct attn_scored_block *scored, float *scores,
+                          const struct attn_partial *partial) {
   const size_t rows = scored->rows, stride = scored->stride, first = scored->tiles->first;
   attn_status status = ATTN_OK;
   for (size_t q = 0; q < scored->count && status == ATTN_OK; q++) {
@@ -138,8 +139,8 @@ attn_status attn_fold_fast(const struct attn_fold *fold, const struct attn_fold_
     const double most = (double)plan->kernels->row_max(row, rows);
     if (plan->top > 0 && most > fold->largest[state].threshold)
       status = attn_selection_offer_floats(&fold->largest[state], row, rows, first, plan->kernels);
-    share->max[q] = most;
-    share->sum[q] = plan->kernels->row_exp(row, rows, fmaxf((float)most, -FLT_MAX));
+    partial->max[q] = most;
+    partial->sum[q] = plan->kernels->row_exp(row, rows, fmaxf((float)most, -FLT_MAX));
     if (plan->weights) {
       memcpy(weights_at(plan, scored, q), row, rows * sizeof *row);
       set_anchors(plan, scored, q, most);
@@ -148,26 +149,27 @@ attn_status attn_fold_fast(const struct attn_fold *fold, const struct attn_fold_
     for (size_t done = 0; done < rows && tile->values.scales; done += tile++->rows)
       plan->kernels->row_times(row + done, tile->values.scales, tile->rows);
   }
-  if (status == ATTN_OK) weigh_run(plan, scored, scores, share->product);
+  if (status == ATTN_OK) multiply_values(plan, scored, scores, partial->product);
   return status;
 }
 
-/* A share below the maximum so far is scaled down by a factor in float32, which is as exact
- * as its weights are, and spares a call of exp() for each query and run. */
+/* A partial below the maximum so far is scaled down by a factor in float32, which is as exact
+ * as its weights are, and spares a call of exp() for each query and key block. */
 void attn_fold_add(struct attn_fold *fold, const struct attn_fold_plan *plan, size_t first,
-                   size_t count, const struct attn_share *share) {
+                   size_t count, const struct attn_partial *partial) {
   const size_t dim = plan->value_dim;
-  double before[ATTN_FOLD_QUERIES];
-  float factors[ATTN_FOLD_QUERIES];
+  double before[ATTN_QUERY_BLOCK];
+  float factors[ATTN_QUERY_BLOCK];
   for (size_t q = 0; q < count; q++) {
-    before[q] = raise_max(fold, first + q, share->max[q], 1);
-    factors[q] =
-        share->max[q] < fold->max[first + q] ? (float)(share->max[q] - fold->max[first + q]) : 0;
+    before[q] = raise_max(fold, first + q, partial->max[q], 1);
+    factors[q] = partial->max[q] < fold->max[first + q]
+                     ? (float)(partial->max[q] - fold->max[first + q])
+                     : 0;
   }
   plan->kernels->row_exp(factors, count, 0);
   for (size_t q = 0; q < count; q++) {
-    fold->sum[first + q] += (double)factors[q] * share->sum[q];
-    plan->kernels->row_fold(fold->outputs + (first + q) * dim, share->product + q * dim, dim,
+    fold->sum[first + q] += (double)factors[q] * partial->sum[q];
+    plan->kernels->row_fold(fold->outputs + (first + q) * dim, partial->product + q * dim, dim,
                             before[q], (double)factors[q]);
   }
 }
@@ -219,7 +221,7 @@ static attn_status keep_extremes(struct attn_fold *fold, size_t state, const dou
   return status;
 }
 
-static void store_weights(const struct attn_fold_plan *plan, const struct attn_scored_run *scored,
+static void store_weights(const struct attn_fold_plan *plan, const struct attn_scored_block *scored,
                           size_t q, const double *row, double anchor) {
   float *to = weights_at(plan, scored, q);
   const double divisor = plan->soft || anchor == 0 ? 1 : anchor;
@@ -228,9 +230,9 @@ static void store_weights(const struct attn_fold_plan *plan, const struct attn_s
   set_anchors(plan, scored, q, plan->soft ? anchor : divisor);
 }
 
-attn_status attn_fold_exact(struct attn_fold *fold, const struct attn_fold_plan *plan,
-                            const struct attn_scored_run *scored, double *scores,
-                            const double *wide_values) {
+attn_status attn_fold_f64(struct attn_fold *fold, const struct attn_fold_plan *plan,
+                          const struct attn_scored_block *scored, double *scores,
+                          const double *values_f64) {
   const size_t rows = scored->rows, dim = plan->value_dim;
   attn_status status = ATTN_OK;
   for (size_t q = 0; q < scored->count && status == ATTN_OK; q++) {
@@ -242,7 +244,7 @@ attn_status attn_fold_exact(struct attn_fold *fold, const struct attn_fold_plan 
     if (plan->weights) store_weights(plan, scored, q, row, anchor);
   }
   const struct attn_gemm_f64 product = {.a = scores,
-                                        .b = wide_values,
+                                        .b = values_f64,
                                         .c = fold->outputs + scored->first * dim,
                                         .m = scored->count,
                                         .n = dim,
@@ -265,7 +267,7 @@ attn_status attn_fold_merge(struct attn_fold *into, const struct attn_fold *from
     factor = from->sum[q] != 0 ? exp(plan->beta * (from->max[q] - into->max[q])) : 0;
   }
   into->sum[q] += factor * from->sum[q];
-  plan->kernels->row_add_wide(into->outputs + q * dim, from->outputs + q * dim, dim, factor);
+  plan->kernels->row_add_f64(into->outputs + q * dim, from->outputs + q * dim, dim, factor);
   attn_status status = ATTN_OK;
   if (into->largest) status = attn_selection_merge(&into->largest[q], &from->largest[q]);
   if (status == ATTN_OK && into->smallest)

@@ -1,11 +1,11 @@
 /* Normalizations that fold tile by tile: a running state per query, merged
- * over the workers at the end. */
+ * over the splits at the end. */
 #ifndef ATTN_FOLD_H
 #define ATTN_FOLD_H
 
+#include "arena.h"
 #include "kernels.h"
 #include "normalization.h"
-#include "room.h"
 #include "select.h"
 #include "snapshot.h"
 
@@ -27,7 +27,7 @@ struct attn_fold_plan {
   size_t tile_count;
 };
 
-/* One worker's states for the queries of a pass. */
+/* The states of the queries of a pass in one split. */
 struct attn_fold {
   size_t count;
   double *max;                     /* soft: the largest score so far */
@@ -37,8 +37,8 @@ struct attn_fold {
   struct attn_selection *smallest; /* ... for `sum`, whose total may be negative */
 };
 
-/* The states are in that room, and nothing yet. */
-attn_status attn_fold_create(struct attn_fold *fold, struct attn_room *room,
+/* The states are in the arena, and not begun. */
+attn_status attn_fold_create(struct attn_fold *fold, struct attn_arena *arena,
                              const struct attn_fold_plan *plan, size_t count);
 void attn_fold_free(struct attn_fold *fold);
 
@@ -46,42 +46,42 @@ void attn_fold_free(struct attn_fold *fold);
 void attn_fold_begin(struct attn_fold *fold, const struct attn_fold_plan *plan, size_t first,
                      size_t end);
 
-/* Queries that come to a run of tiles together, in float32 at the most. */
-enum { ATTN_FOLD_QUERIES = 32 };
+/* Queries of a query block at most. */
+enum { ATTN_QUERY_BLOCK = 32 };
 
-/* The scores of queries first .. first + count - 1 of the pass with a run of tiles. */
-struct attn_scored_run {
+/* The scores of a query block, queries first .. first + count - 1 of the pass, with a key block. */
+struct attn_scored_block {
   const struct attn_tile *tiles;
-  size_t tile_count, rows; /* rows: of all these tiles */
-  size_t index;            /* of the first tile, for anchors */
-  size_t first, count;     /* queries of the pass */
-  const size_t *which;     /* their numbers in the request, from first on */
-  size_t stride;           /* float32: from one query's scores to the next */
-  bool fetching;           /* what is wanted next is to be brought nearer ... */
-  struct attn_ahead ahead; /* ... as this is, after the values */
+  size_t tile_count, rows;       /* rows: of all these tiles */
+  size_t index;                  /* of the first tile, for anchors */
+  size_t first, count;           /* queries of the pass */
+  const size_t *which;           /* their numbers in the request, from first on */
+  size_t stride;                 /* float32: from one query's scores to the next */
+  bool prefetches;               /* prefetch what is read next; after the last tile ... */
+  struct attn_prefetch prefetch; /* ... this */
 };
 
-/* What a run adds to the states of queries, in float32: weights are relative to its own
- * largest scores. */
-struct attn_share {
+/* What a key block adds to the states of queries, in float32: weights are relative to the block's
+ * own largest scores. */
+struct attn_partial {
   double *max, *sum; /* count */
   float *product;    /* count x value_dim: sum of weight * value */
 };
 
-/* The scores are overwritten by weights. In float32 they become a share, which has
- * room, and the states are left alone but for the largest weights that `top` keeps;
- * shares are added in the order of the rows. In float64 there is one tile, scores are its
- * rows apart, and `wide_values` holds its values. */
-attn_status attn_fold_fast(const struct attn_fold *fold, const struct attn_fold_plan *plan,
-                           const struct attn_scored_run *scored, float *scores,
-                           const struct attn_share *share);
+/* The scores are overwritten by weights. In float32 they become a partial, whose arrays are the
+ * caller's; the states stay as they are but for the largest weights that `top` keeps. Partials
+ * are added in the order of the rows. In float64 there is one tile, the stride of the scores is
+ * its number of rows, `values_f64` holds its values, and the states are updated at once. */
+attn_status attn_fold_f32(const struct attn_fold *fold, const struct attn_fold_plan *plan,
+                          const struct attn_scored_block *scored, float *scores,
+                          const struct attn_partial *partial);
 void attn_fold_add(struct attn_fold *fold, const struct attn_fold_plan *plan, size_t first,
-                   size_t count, const struct attn_share *share);
-attn_status attn_fold_exact(struct attn_fold *fold, const struct attn_fold_plan *plan,
-                            const struct attn_scored_run *scored, double *scores,
-                            const double *wide_values);
+                   size_t count, const struct attn_partial *partial);
+attn_status attn_fold_f64(struct attn_fold *fold, const struct attn_fold_plan *plan,
+                          const struct attn_scored_block *scored, double *scores,
+                          const double *values_f64);
 
-/* Adds query q of another worker's state to this one's. */
+/* Adds query q's state of another split, of later rows, to this one's. */
 attn_status attn_fold_merge(struct attn_fold *into, const struct attn_fold *from,
                             const struct attn_fold_plan *plan, size_t q);
 

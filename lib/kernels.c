@@ -3,11 +3,11 @@
  *
  * GCC's vector types were preferred to intrinsics, which would be three copies
  * of every loop, and to the auto-vectoriser, which leaves exp() and every
- * reduction scalar without -ffast-math. Pairs of queries and rows are in pairs.h,
- * float64 is in wide.h; one object per instruction set has it all.
+ * reduction scalar without -ffast-math. The two matrix products are in gemm_f32.h,
+ * float64 is in f64.h; one object per instruction set has it all.
  *
- * What meets a row's full vectors and what meets its last numbers are two loops, which have
- * to round alike, or equal keys would get unequal weights. So fused multiply-adds are
+ * A row's full vectors and its last numbers are computed by two loops, which have to
+ * round alike, or equal keys would get unequal weights. So fused multiply-adds are
  * written as plus_product(). Left to the compiler (-ffp-contract=fast), one loop had them
  * and the other had not.
  *
@@ -18,9 +18,9 @@
 
 #include <math.h>
 
+#include "f64.h"
+#include "gemm_f32.h"
 #include "lanes.h"
-#include "pairs.h"
-#include "wide.h"
 
 #define JOIN_(a, b) a##b
 #define JOIN(a, b)  JOIN_(a, b)
@@ -192,16 +192,16 @@ const struct attn_kernels JOIN(attn_kernels_, ATTN_KERNEL_NAME) = {
     .row_additive = row_additive,
     .panels_dot = panels_dot,
     .panels_distance2 = panels_distance2,
-    .weigh_values = weigh_values,
+    .gemm_pv = gemm_pv,
     .row_fold = row_fold,
     .row_widen = row_widen,
     .row_narrow = row_narrow,
-    .row_scale_wide = row_scale_wide,
-    .row_add_wide = row_add_wide,
+    .row_scale_f64 = row_scale_f64,
+    .row_add_f64 = row_add_f64,
     .all_finite = all_finite,
     .widen_keys = widen_keys,
     .widen_values = widen_values,
     .gemm_f64 = gemm_f64,
-    .row_dot_exact = row_dot_exact,
-    .row_distance_exact = row_distance_exact,
+    .row_dot_f64 = row_dot_f64,
+    .row_distance_f64 = row_distance_f64,
 };

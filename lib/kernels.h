@@ -8,9 +8,9 @@
 
 #include "dtype.h"
 
-/* What will be wanted next: it is brought nearer while something else is
- * computed. NULL, 0: nothing. */
-struct attn_ahead {
+/* What will be read next: it is prefetched while something else is computed. NULL,
+ * 0: nothing. */
+struct attn_prefetch {
   const void *data;
   size_t bytes;
 };
@@ -20,16 +20,16 @@ struct attn_panels {
   size_t count, dim;
   struct attn_numbers keys; /* panel_count x dim x 16 */
   size_t panel_count;
-  struct attn_ahead ahead;
+  struct attn_prefetch prefetch;
 };
 
-struct attn_weighing {
+struct attn_pv_args {
   const float *weights; /* count x stride; for values with scales: times the row's */
   size_t count, stride;
   struct attn_numbers values; /* rows x dim */
   size_t rows, dim;
-  bool onto; /* the outputs are sums of earlier rows, and these are added to them */
-  struct attn_ahead ahead;
+  bool accumulate; /* add to the outputs, which are sums of earlier rows */
+  struct attn_prefetch prefetch;
 };
 
 /* c += a . b in float64, all row-major: m x k by k x n, rows lda, ldb, ldc apart. */
@@ -59,16 +59,17 @@ struct attn_kernels {
   void (*row_additive)(float *scores, const float *hidden, size_t n, float query, float v,
                        bool first);
 
-  /* Queries against panels of keys: scores[q * stride + r] is the product (where
-   * keys have scales: still to be multiplied by the key's), or the squared
-   * distance. What is computed for a pair depends on its query and its key
-   * alone, not on their places or their neighbours: equal keys tie, and a query
-   * gets the same answer alone and in a batch. */
+  /* Queries against panels of keys: scores[q * stride + r] is the product (if keys
+   * have scales: still to be multiplied by the key's), or the squared distance.
+   * What is computed for a pair depends on its query and its key alone, not on
+   * their places or their neighbours: equal keys tie, and a query gets the same
+   * answer alone and in a batch. */
   void (*panels_dot)(const struct attn_panels *panels, float *scores, size_t stride);
   void (*panels_distance2)(const struct attn_panels *panels, float *scores, size_t stride);
-  /* outputs[q * dim + i] = sum_r weights[q * stride + r] * values[r * dim + i], or +=;
+  /* The weights times the values (FlashAttention's P V):
+   * outputs[q * dim + i] = sum_r weights[q * stride + r] * values[r * dim + i], or +=;
    * reads up to 16 numbers past the values. */
-  void (*weigh_values)(const struct attn_weighing *weighing, float *outputs);
+  void (*gemm_pv)(const struct attn_pv_args *args, float *outputs);
   /* sums[i] = before * sums[i] + factor * terms[i] */
   void (*row_fold)(double *sums, const float *terms, size_t n, double before, double factor);
   /* to[i] = from[i] */
@@ -76,9 +77,9 @@ struct attn_kernels {
   /* to[i] = factor * from[i] */
   void (*row_narrow)(float *to, const double *from, size_t n, double factor);
   /* sums[i] *= factor */
-  void (*row_scale_wide)(double *sums, size_t n, double factor);
+  void (*row_scale_f64)(double *sums, size_t n, double factor);
   /* sums[i] += factor * terms[i] */
-  void (*row_add_wide)(double *sums, const double *terms, size_t n, double factor);
+  void (*row_add_f64)(double *sums, const double *terms, size_t n, double factor);
   /* Neither infinite nor NaN. */
   bool (*all_finite)(const float *numbers, size_t n);
 
@@ -92,10 +93,10 @@ struct attn_kernels {
   /* In float64: scores[r] = query . keys[r], and the distance of the two. What
    * is computed for a row depends on nothing but that row and the query, so
    * equal keys get equal scores and ties are ties. */
-  void (*row_dot_exact)(double *scores, const double *query, const double *keys, size_t rows,
-                        size_t dim);
-  void (*row_distance_exact)(double *scores, const double *query, const double *keys, size_t rows,
-                             size_t dim);
+  void (*row_dot_f64)(double *scores, const double *query, const double *keys, size_t rows,
+                      size_t dim);
+  void (*row_distance_f64)(double *scores, const double *query, const double *keys, size_t rows,
+                           size_t dim);
 };
 
 /* The ones in use. */

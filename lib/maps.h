@@ -1,4 +1,4 @@
-/* What the tensors of a score do to queries and keys before the two meet. */
+/* What the tensors of a score do to queries and keys before their base is computed. */
 #ifndef ATTN_MAPS_H
 #define ATTN_MAPS_H
 

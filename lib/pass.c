@@ -1,22 +1,22 @@
 /* One pass: scores tile by tile, folded or selected from, merged, answered (answer.c).
  *
- * The rows are cut into parts; a worker begins with one of them. Queries go through a
- * part in steps, a run of tiles at a time, and workers take turns at that (turns.h): a
- * state belongs to whoever has the turn, and nothing else that is written is shared but
- * `status` and whose turn it is. When all are done the parts are merged in order of rows:
- * the answer may depend on how many workers there are (by less than a unit in the last
- * place, mostly), never on which was faster or on what else was asked in the same batch.
+ * The rows are cut into splits, one for each worker to begin with. In a split the work is cut
+ * into items of a query block and a key block, a few tiles, which workers claim (schedule.h). The
+ * states of a query block belong to the worker whose item is next; nothing else that is written
+ * is shared, but for `status` and the schedule. When all items are complete the splits are merged
+ * in the order of the rows: the answer may depend on the number of workers (by less than a unit
+ * in the last place, mostly), never on which was faster or on the rest of the batch.
  *
- * Where there is one part, whoever takes a step through its last tiles finishes its
+ * If there is one split, the worker that completes the last item of a query block finishes its
  * queries too.
  *
  * Rejected: to begin a single query at the end where the pass before ended, whose last rows a
  * cache still has. That was 4 % faster for 5 and for 100 MB beside a cache of 32 MB, neither
  * faster nor slower for 15, 60 and 250 MB, and took an order of its own for what is added up.
- * Weighing the values of several tiles a few columns at a time, so that their sums stay in
- * registers, gained 1.5 % for 256 queries and 768 dimensions. Cutting the rows finer
- * than workers costs a state of queries x value_dim for each part. Fetching what no cache can keep
- * past the caches (prefetchnta), that they keep the rest, made a plain read 3 to 15 % longer. */
+ * Multiplying by the values of several tiles a block of columns at a time, so that their sums
+ * stay in registers, gained 1.5 % for 256 queries and 768 dimensions. More splits than workers
+ * cost a state of queries x value_dim each. prefetchnta for what no cache can keep, so that the
+ * caches keep the rest, made a plain read 3 to 15 % longer. */
 #include "pass.h"
 
 #include <math.h>
@@ -25,46 +25,47 @@
 
 #include "answer.h"
 #include "pool.h"
-#include "turns.h"
+#include "schedule.h"
 
-/* Queries that meet tiles together: enough to fill the registers several times,
- * few enough for them, their scores and their products to stay in the cache beside
- * what they meet. 64 and 128 were measured to be no faster. */
-enum { STEP_QUERIES = ATTN_FOLD_QUERIES, STEP_FLOATS = 1 << 16 };
+/* Queries of a query block at most: enough to fill the registers several times, few enough for
+ * them, their scores and their products to stay in the cache beside a tile. 64 and 128 were
+ * measured to be no faster. And the largest number of floats of its scores, or of its products. */
+enum { QUERY_BLOCK = ATTN_QUERY_BLOCK, QUERY_BLOCK_FLOATS = 1 << 16 };
 
-/* Where workers share a part from the start there are so many steps for each, unless
- * those would have fewer queries than that: so that all end together. */
-enum { STEPS_EACH = 2, STEP_LEAST = 16 };
+/* If a split has several workers from the start: aim for QUERY_BLOCKS_EACH query blocks per
+ * worker, each of at least QUERY_BLOCK_LEAST queries, so that all end together. */
+enum { QUERY_BLOCKS_EACH = 2, QUERY_BLOCK_LEAST = 16 };
 
-/* Tiles of wide rows are met in runs, of so many rows if they fit so many tiles. */
-enum { RUN_ROWS = 512, RUN_TILES = 8 };
+/* A key block has the tiles of KEY_BLOCK_ROWS rows, KEY_BLOCK_TILES at most: one of narrow rows,
+ * several of wide ones. */
+enum { KEY_BLOCK_ROWS = 512, KEY_BLOCK_TILES = 8 };
 
-/* Scores of neighbouring queries lie so many further apart than they have to, or all would
- * want the same few places of the first-level cache. */
+/* Floats added to the stride of the scores, or those of a query block's queries would be mapped
+ * to the same few sets of the first-level cache. */
 enum { STRIDE_ODD = 16 };
 
-/* What fits the second-level cache is there since it was last asked for. */
+/* Bytes of a memory that is in the second-level cache since the last pass. */
 enum { SMALL_MEMORY = 1 << 20 };
 
-/* Outputs of so many numbers are finished by several workers. */
+/* Numbers of the outputs from which several workers finish them. */
 enum { FINISH_LEAST = 1 << 15 };
 
-/* Below this many multiplications a task is not worth handing over. */
+/* Multiplications below which a task is not worth handing over. */
 enum { TASK_LEAST = 1 << 18 };
 
 struct pass {
   const struct attn_pass_plan *plan;
   struct attn_scorer scorer;
-  struct attn_scorer judge; /* float64, for candidates that float32 has found */
+  struct attn_scorer rescorer; /* float64, for candidates that float32 has found */
   const struct attn_queries *queries;
   struct attn_fold_plan fold_plan;
-  size_t count, tasks, step, run;    /* step: queries; run: tiles */
-  struct attn_turns *turns;          /* parts */
-  double limit;                      /* of exponents, for float32 */
-  struct attn_fold *folds;           /* parts */
-  struct attn_selection *selections; /* parts x count */
-  bool *left;                        /* count: to be redone in float64 */
-  atomic_int status;                 /* the first failure of any task */
+  size_t count, tasks, block_queries, block_tiles; /* blocks: of the query and the key blocks */
+  struct attn_schedule *schedules;                 /* splits */
+  double limit;                                    /* of exponents, for float32 */
+  struct attn_fold *folds;                         /* splits */
+  struct attn_selection *selections;               /* splits x count */
+  bool *left;                                      /* count: to be redone in float64 */
+  atomic_int status;                               /* the first failure of any task */
 };
 
 static void fail(struct pass *pass, attn_status status) {
@@ -111,40 +112,41 @@ static double worth(const attn_snapshot *memory) {
   return (double)memory->rows * (double)(memory->key_dim + memory->value_dim) / TASK_LEAST;
 }
 
-/* How the rows are cut depends on the memory and the workers, never on how many
- * queries there are: rounding differs between cuts, and a query is to get the
- * same answer alone and in a batch. The queries are cut as it pleases. */
-size_t attn_pass_parts(const attn_snapshot *memory, const attn_pool *pool) {
+/* How the rows are cut depends on the memory and the number of workers, never on the number of
+ * queries: rounding differs between cuts, and a query gets the same answer alone and in a batch.
+ * The cut of the queries changes no bit. */
+size_t attn_pass_splits(const attn_snapshot *memory, const attn_pool *pool) {
   const size_t workers = workers_of(pool);
-  const double parts = worth(memory);
-  return parts < (double)workers ? larger((size_t)parts, 1) : workers;
+  const double splits = worth(memory);
+  return splits < (double)workers ? larger((size_t)splits, 1) : workers;
 }
 
 static void choose_cuts(struct pass *pass) {
   const attn_snapshot *memory = pass->plan->memory;
   const size_t workers = workers_of(pass->plan->pool);
-  const size_t parts = pass->plan->parts, count = pass->count;
+  const size_t splits = pass->plan->splits, count = pass->count;
   const double tasks = worth(memory) * (double)count;
   const size_t wanted = tasks < (double)workers ? larger((size_t)tasks, 1) : workers;
-  const size_t each = smaller(divided_up(wanted, parts), count); /* workers of a part */
-  /* entering a tile may be work, which is not to be done for each step */
-  const bool enters = !pass->plan->fast || pass->scorer.score->maps.has_key;
-  pass->run = !enters ? smaller(larger(RUN_ROWS / memory->tile_rows, 1), RUN_TILES) : 1;
-  const size_t wide = larger(pass->run * memory->tile_rows, memory->value_dim);
-  pass->tasks = larger(wanted, parts);
-  pass->step = smaller(smaller(STEP_QUERIES, count), larger(STEP_FLOATS / wide, 1));
+  const size_t each = smaller(divided_up(wanted, splits), count); /* workers of a split */
+  /* entering a tile may be work, which is not to be done for each query block */
+  const bool enters = !pass->plan->f32 || pass->scorer.score->maps.has_key;
+  pass->block_tiles =
+      !enters ? smaller(larger(KEY_BLOCK_ROWS / memory->tile_rows, 1), KEY_BLOCK_TILES) : 1;
+  const size_t wide = larger(pass->block_tiles * memory->tile_rows, memory->value_dim);
+  pass->tasks = larger(wanted, splits);
+  pass->block_queries = smaller(smaller(QUERY_BLOCK, count), larger(QUERY_BLOCK_FLOATS / wide, 1));
   if (each > 1) {
-    const size_t even = larger(divided_up(count, STEPS_EACH * each), STEP_LEAST);
-    pass->step = smaller(pass->step, smaller(even, divided_up(count, each)));
+    const size_t even = larger(divided_up(count, QUERY_BLOCKS_EACH * each), QUERY_BLOCK_LEAST);
+    pass->block_queries = smaller(pass->block_queries, smaller(even, divided_up(count, each)));
   }
 }
 
-/* The first tile of a part, or of the next one that has any. */
-static size_t part_begins(const struct attn_pass_plan *plan, size_t part) {
+/* The first tile of a split, or of the next one that has any. */
+static size_t split_begins(const struct attn_pass_plan *plan, size_t split) {
   size_t low = 0, high = plan->tile_count;
   while (low < high) {
     const size_t middle = low + (high - low) / 2;
-    if (plan->tiles[middle].part < part)
+    if (plan->tiles[middle].split < split)
       low = middle + 1;
     else
       high = middle;
@@ -154,56 +156,63 @@ static size_t part_begins(const struct attn_pass_plan *plan, size_t part) {
 
 /* ---- Tasks ---- */
 
-/* What a task computes with, in a room of its own. */
-struct desk {
-  struct attn_room room;
+/* What a task computes with, in an arena of its own. */
+struct workspace {
+  struct attn_arena arena;
   struct attn_scratch scratch;
-  struct attn_sheet sheet; /* step x run */
-  struct attn_share share;
-  double *wide_scores, *wide_values;
-  const struct attn_tile *entered; /* the last one that was met */
+  struct attn_score_view view; /* a query block with a key block */
+  struct attn_partial partial;
+  double *scores_f64, *values_f64;
+  const struct attn_tile *entered; /* the last one that was scored */
 };
 
-static bool share_make(struct attn_share *share, struct attn_room *room, size_t count, size_t dim) {
-  *share = (struct attn_share){
-      .max = attn_room_take(room, count, sizeof *share->max),
-      .sum = attn_room_take(room, count, sizeof *share->sum),
-      .product = attn_room_take(room, attn_size_times(count, dim), sizeof *share->product)};
-  return share->max && share->sum && share->product;
+static bool partial_make(struct attn_partial *partial, struct attn_arena *arena, size_t count,
+                         size_t dim) {
+  *partial = (struct attn_partial){
+      .max = attn_arena_alloc(arena, count, sizeof *partial->max),
+      .sum = attn_arena_alloc(arena, count, sizeof *partial->sum),
+      .product = attn_arena_alloc(arena, attn_size_times(count, dim), sizeof *partial->product)};
+  return partial->max && partial->sum && partial->product;
 }
 
-static attn_status desk_make(struct desk *desk, const struct pass *pass) {
+static attn_status workspace_make(struct workspace *workspace, const struct pass *pass) {
   const attn_snapshot *memory = pass->plan->memory;
-  const size_t stride = pass->run * memory->tile_rows + STRIDE_ODD, scores = pass->step * stride;
-  const size_t products = attn_size_times(pass->step, memory->value_dim);
+  const size_t stride = pass->block_tiles * memory->tile_rows + STRIDE_ODD,
+               scores = pass->block_queries * stride;
+  const size_t products = attn_size_times(pass->block_queries, memory->value_dim);
   const size_t values = memory->tile_rows * memory->value_dim;
-  const bool fast = pass->plan->fast;
-  *desk = (struct desk){
-      .room = attn_room_enter(pass->plan->pool, fast ? (scores + products) * sizeof(float)
-                                                     : (scores + values) * sizeof(double))};
+  const bool f32 = pass->plan->f32;
+  *workspace = (struct workspace){
+      .arena = attn_arena_begin(pass->plan->pool, f32 ? (scores + products) * sizeof(float)
+                                                      : (scores + values) * sizeof(double))};
   const attn_status status =
-      attn_scratch_make(&desk->scratch, &desk->room, &pass->scorer, memory->tile_rows);
+      attn_scratch_make(&workspace->scratch, &workspace->arena, &pass->scorer, memory->tile_rows);
   if (status != ATTN_OK) return status;
-  if (fast) {
-    desk->sheet = (struct attn_sheet){attn_room_take(&desk->room, scores, sizeof(float)), stride};
-    const bool made = share_make(&desk->share, &desk->room, pass->step, memory->value_dim);
-    return made && desk->sheet.scores ? ATTN_OK : ATTN_NO_MEMORY;
+  if (f32) {
+    workspace->view = (struct attn_score_view){
+        attn_arena_alloc(&workspace->arena, scores, sizeof(float)), stride};
+    const bool made = partial_make(&workspace->partial, &workspace->arena, pass->block_queries,
+                                   memory->value_dim);
+    return made && workspace->view.data ? ATTN_OK : ATTN_NO_MEMORY;
   }
-  desk->wide_scores = attn_room_take(&desk->room, scores, sizeof *desk->wide_scores);
-  desk->wide_values = attn_room_take(&desk->room, values, sizeof *desk->wide_values);
-  return desk->wide_scores && desk->wide_values ? ATTN_OK : ATTN_NO_MEMORY;
+  workspace->scores_f64 =
+      attn_arena_alloc(&workspace->arena, scores, sizeof *workspace->scores_f64);
+  workspace->values_f64 =
+      attn_arena_alloc(&workspace->arena, values, sizeof *workspace->values_f64);
+  return workspace->scores_f64 && workspace->values_f64 ? ATTN_OK : ATTN_NO_MEMORY;
 }
 
-static attn_status select_from(struct pass *pass, const struct desk *desk, size_t part,
-                               const struct attn_scored_run *scored) {
+static attn_status select_from(struct pass *pass, const struct workspace *workspace, size_t split,
+                               const struct attn_scored_block *scored) {
   const size_t rows = scored->rows, first = scored->tiles->first;
   attn_status status = ATTN_OK;
   for (size_t q = 0; q < scored->count && status == ATTN_OK; q++) {
-    struct attn_selection *selection = &pass->selections[part * pass->count + scored->first + q];
-    status = pass->plan->fast
-                 ? attn_selection_offer_floats(selection, desk->sheet.scores + q * scored->stride,
-                                               rows, first, pass->scorer.kernels)
-                 : attn_selection_offer(selection, desk->wide_scores + q * rows, rows, first, 1);
+    struct attn_selection *selection = &pass->selections[split * pass->count + scored->first + q];
+    status =
+        pass->plan->f32
+            ? attn_selection_offer_floats(selection, workspace->view.data + q * scored->stride,
+                                          rows, first, pass->scorer.kernels)
+            : attn_selection_offer(selection, workspace->scores_f64 + q * rows, rows, first, 1);
   }
   return status;
 }
@@ -212,108 +221,111 @@ static bool is_cancelled(const attn_request *request) {
   return request->cancelled && request->cancelled(request->cancel_context);
 }
 
-/* A step of queries meets a run of tiles. */
-struct meeting {
-  size_t part, first, count;
-  size_t tile, end; /* of the run */
-  size_t following; /* the tile that is met next, probably; the run's last one: nothing new is */
+/* A query block with a key block. */
+struct block_args {
+  size_t split, first, count;
+  size_t tile, end; /* of the key block */
+  size_t next;      /* the tile that is likely next; the key block's last one: no new one is */
 };
 
-/* What is wanted once the scores with tile t are computed. `fresh`: this worker meets the
- * tile for the first time, or others in between. */
-static struct attn_ahead after_scores(const struct attn_pass_plan *plan,
-                                      const struct attn_scored_run *scored, size_t t, bool fresh) {
-  if (!scored->fetching) return (struct attn_ahead){0};
+/* What is read next, once the scores with tile t are computed. `fresh`: the tile is not the one
+ * that this worker scored last. */
+static struct attn_prefetch after_scores(const struct attn_pass_plan *plan,
+                                         const struct attn_scored_block *scored, size_t t,
+                                         bool fresh) {
+  if (!scored->prefetches) return (struct attn_prefetch){0};
   if (t + 1 < scored->index + scored->tile_count)
-    return attn_tile_keys_ahead(&plan->tiles[t + 1], plan->memory->key_dim);
-  if (plan->combination.select) return scored->ahead;
-  return fresh ? attn_tile_values_ahead(scored->tiles, plan->memory->value_dim)
-               : (struct attn_ahead){0};
+    return attn_prefetch_keys(&plan->tiles[t + 1], plan->memory->key_dim);
+  if (plan->traits.select) return scored->prefetch;
+  return fresh ? attn_prefetch_values(scored->tiles, plan->memory->value_dim)
+               : (struct attn_prefetch){0};
 }
 
-static attn_status score_run(struct pass *pass, struct desk *desk, const struct meeting *now,
-                             struct attn_scored_run *scored) {
+static attn_status score_block(struct pass *pass, struct workspace *workspace,
+                               const struct block_args *args, struct attn_scored_block *scored) {
   const struct attn_pass_plan *plan = pass->plan;
-  for (size_t t = now->tile; t < now->end; scored->rows += plan->tiles[t++].rows) {
+  for (size_t t = args->tile; t < args->end; scored->rows += plan->tiles[t++].rows) {
     const struct attn_tile *tile = &plan->tiles[t];
-    const bool fresh = desk->entered != tile;
+    const bool fresh = workspace->entered != tile;
     if (is_cancelled(plan->request)) return ATTN_CANCELLED;
     if (status_of(pass) != ATTN_OK) return status_of(pass);
-    desk->scratch.ahead = (struct attn_ahead){0};
+    workspace->scratch.prefetch = (struct attn_prefetch){0};
     if (fresh) {
-      desk->entered = tile;
-      attn_scorer_enter_tile(&pass->scorer, tile, &desk->scratch);
-      if (!plan->fast && !plan->combination.select)
-        pass->scorer.kernels->widen_values(desk->wide_values, &tile->values, tile->rows,
+      workspace->entered = tile;
+      attn_scorer_enter_tile(&pass->scorer, tile, &workspace->scratch);
+      if (!plan->f32 && !plan->traits.select)
+        pass->scorer.kernels->widen_values(workspace->values_f64, &tile->values, tile->rows,
                                            plan->memory->value_dim);
     }
-    desk->scratch.ahead = after_scores(plan, scored, t, fresh);
-    if (plan->fast)
-      attn_scorer_fast(&pass->scorer, tile, &desk->scratch, pass->queries, now->first, now->count,
-                       (struct attn_sheet){desk->sheet.scores + scored->rows, desk->sheet.stride});
+    workspace->scratch.prefetch = after_scores(plan, scored, t, fresh);
+    if (plan->f32)
+      attn_scorer_f32(
+          &pass->scorer, tile, &workspace->scratch, pass->queries, args->first, args->count,
+          (struct attn_score_view){workspace->view.data + scored->rows, workspace->view.ld});
     else
-      attn_scorer_exact(&pass->scorer, tile, &desk->scratch, pass->queries, now->first, now->count,
-                        desk->wide_scores);
+      attn_scorer_f64(&pass->scorer, tile, &workspace->scratch, pass->queries, args->first,
+                      args->count, workspace->scores_f64);
   }
   return ATTN_OK;
 }
 
-static attn_status meet_run(struct pass *pass, struct desk *desk, const struct meeting *now) {
+static attn_status compute_block(struct pass *pass, struct workspace *workspace,
+                                 const struct block_args *args) {
   const struct attn_pass_plan *plan = pass->plan;
   const attn_snapshot *memory = plan->memory;
-  struct attn_scored_run scored = {.tiles = &plan->tiles[now->tile],
-                                   .tile_count = now->end - now->tile,
-                                   .index = now->tile,
-                                   .first = now->first,
-                                   .count = now->count,
-                                   .which = pass->queries->which + now->first,
-                                   .stride = desk->sheet.stride,
-                                   .fetching = !is_small(memory)};
-  if (scored.fetching && now->following + 1 != now->end)
-    scored.ahead = attn_tile_keys_ahead(&plan->tiles[now->following], memory->key_dim);
+  struct attn_scored_block scored = {.tiles = &plan->tiles[args->tile],
+                                     .tile_count = args->end - args->tile,
+                                     .index = args->tile,
+                                     .first = args->first,
+                                     .count = args->count,
+                                     .which = pass->queries->which + args->first,
+                                     .stride = workspace->view.ld,
+                                     .prefetches = !is_small(memory)};
+  if (scored.prefetches && args->next + 1 != args->end)
+    scored.prefetch = attn_prefetch_keys(&plan->tiles[args->next], memory->key_dim);
 
-  const attn_status status = score_run(pass, desk, now, &scored);
+  const attn_status status = score_block(pass, workspace, args, &scored);
   if (status != ATTN_OK) return status;
-  if (plan->combination.select) return select_from(pass, desk, now->part, &scored);
-  if (plan->fast)
-    return attn_fold_fast(&pass->folds[now->part], &pass->fold_plan, &scored, desk->sheet.scores,
-                          &desk->share);
-  return attn_fold_exact(&pass->folds[now->part], &pass->fold_plan, &scored, desk->wide_scores,
-                         desk->wide_values);
+  if (plan->traits.select) return select_from(pass, workspace, args->split, &scored);
+  if (plan->f32)
+    return attn_fold_f32(&pass->folds[args->split], &pass->fold_plan, &scored, workspace->view.data,
+                         &workspace->partial);
+  return attn_fold_f64(&pass->folds[args->split], &pass->fold_plan, &scored, workspace->scores_f64,
+                       workspace->values_f64);
 }
 
 /* ---- Finishing (answer.c) ---- */
 
-static struct attn_answering answering_of(struct pass *pass) {
-  return (struct attn_answering){.plan = pass->plan,
-                                 .queries = pass->queries,
-                                 .fold_plan = &pass->fold_plan,
-                                 .judge = &pass->judge};
+static struct attn_finish_args finish_args_of(struct pass *pass) {
+  return (struct attn_finish_args){.plan = pass->plan,
+                                   .queries = pass->queries,
+                                   .fold_plan = &pass->fold_plan,
+                                   .rescorer = &pass->rescorer};
 }
 
 static void select_task(void *argument, size_t q) {
   struct pass *pass = argument;
-  const struct attn_answering answering = answering_of(pass);
+  const struct attn_finish_args args = finish_args_of(pass);
   struct attn_selection *selection = &pass->selections[q];
   attn_status status = ATTN_OK;
-  for (size_t part = 1; part < pass->plan->parts && status == ATTN_OK; part++)
-    status = attn_selection_merge(selection, &pass->selections[part * pass->count + q]);
-  if (status == ATTN_OK) status = attn_answer_selection(&answering, q, selection);
+  for (size_t split = 1; split < pass->plan->splits && status == ATTN_OK; split++)
+    status = attn_selection_merge(selection, &pass->selections[split * pass->count + q]);
+  if (status == ATTN_OK) status = attn_answer_selection(&args, q, selection);
   if (status != ATTN_OK) fail_query(pass, status, q);
 }
 
 static attn_status finish_fold(struct pass *pass, size_t q) {
-  const struct attn_answering answering = answering_of(pass);
+  const struct attn_finish_args args = finish_args_of(pass);
   struct attn_fold *fold = &pass->folds[0];
   attn_status status = ATTN_OK;
-  for (size_t part = 1; part < pass->plan->parts && status == ATTN_OK; part++)
-    status = attn_fold_merge(fold, &pass->folds[part], &pass->fold_plan, q);
+  for (size_t split = 1; split < pass->plan->splits && status == ATTN_OK; split++)
+    status = attn_fold_merge(fold, &pass->folds[split], &pass->fold_plan, q);
   if (status != ATTN_OK) return status;
-  if (pass->plan->fast && !(fabs(fold->max[q]) <= pass->limit)) {
+  if (pass->plan->f32 && !(fabs(fold->max[q]) <= pass->limit)) {
     pass->left[q] = true;
     return ATTN_OK;
   }
-  return attn_answer_fold(&answering, q, fold);
+  return attn_answer_fold(&args, q, fold);
 }
 
 static void finish_queries(struct pass *pass, size_t first, size_t end) {
@@ -329,40 +341,45 @@ static void finish_task(void *argument, size_t index) {
                  attn_cut(pass->count, ATTN_SLICES, index + 1));
 }
 
-/* ---- Turns ---- */
+/* ---- Work items ---- */
 
-static attn_status meet_turn(struct pass *pass, struct desk *desk, size_t part,
-                             const struct attn_turn *turn) {
-  const size_t begin = part_begins(pass->plan, part), last = part_begins(pass->plan, part + 1);
-  const size_t from = begin + turn->run * pass->run, end = smaller(from + pass->run, last);
-  const size_t first = turn->step * pass->step;
-  const bool ends = first + pass->step >= pass->count; /* the next turn is in the next run */
-  const struct meeting now = {.part = part,
-                              .first = first,
-                              .count = smaller(pass->step, pass->count - first),
-                              .tile = from,
-                              .end = end,
-                              .following = smaller(ends ? end : from, last - 1)};
-  return meet_run(pass, desk, &now);
+static attn_status compute_item(struct pass *pass, struct workspace *workspace, size_t split,
+                                const struct attn_work_item *item) {
+  const size_t begin = split_begins(pass->plan, split), last = split_begins(pass->plan, split + 1);
+  const size_t from = begin + item->key_block * pass->block_tiles,
+               end = smaller(from + pass->block_tiles, last);
+  const size_t first = item->query_block * pass->block_queries;
+  const bool ends =
+      first + pass->block_queries >= pass->count; /* the next item is of the next key block */
+  const struct block_args args = {.split = split,
+                                  .first = first,
+                                  .count = smaller(pass->block_queries, pass->count - first),
+                                  .tile = from,
+                                  .end = end,
+                                  .next = smaller(ends ? end : from, last - 1)};
+  return compute_block(pass, workspace, &args);
 }
 
-/* Until all turns are over, or taken by others. */
-static attn_status meet_part(struct pass *pass, struct desk *desk, size_t part, size_t home) {
+/* Until all items are complete, or claimed by others. */
+static attn_status compute_split(struct pass *pass, struct workspace *workspace, size_t split,
+                                 size_t preferred) {
   const attn_pool *pool = pass->plan->pool;
-  struct attn_turns *turns = &pass->turns[part];
-  struct attn_fold *fold = pass->folds ? &pass->folds[part] : NULL;
-  struct attn_turn turn = {0};
+  struct attn_schedule *schedule = &pass->schedules[split];
+  struct attn_fold *fold = pass->folds ? &pass->folds[split] : NULL;
+  struct attn_work_item item = {0};
   attn_status status = ATTN_OK;
-  while (status == ATTN_OK && status_of(pass) == ATTN_OK && attn_turns_take(turns, home, &turn)) {
-    const size_t first = turn.step * pass->step, end = smaller(first + pass->step, pass->count);
-    if (fold && turn.run == 0) attn_fold_begin(fold, &pass->fold_plan, first, end);
-    status = meet_turn(pass, desk, part, &turn);
-    attn_turns_wait(turns, &turn);
-    if (status == ATTN_OK && fold && pass->plan->fast)
-      attn_fold_add(fold, &pass->fold_plan, first, end - first, &desk->share);
+  while (status == ATTN_OK && status_of(pass) == ATTN_OK &&
+         attn_schedule_claim(schedule, preferred, &item)) {
+    const size_t first = item.query_block * pass->block_queries,
+                 end = smaller(first + pass->block_queries, pass->count);
+    if (fold && item.key_block == 0) attn_fold_begin(fold, &pass->fold_plan, first, end);
+    status = compute_item(pass, workspace, split, &item);
+    attn_schedule_wait(schedule, &item);
+    if (status == ATTN_OK && fold && pass->plan->f32)
+      attn_fold_add(fold, &pass->fold_plan, first, end - first, &workspace->partial);
     if (status != ATTN_OK) fail(pass, status); /* before anybody goes on from here */
-    const bool ends = attn_turns_give_back(turns, &turn) && status_of(pass) == ATTN_OK;
-    if (ends && pass->plan->parts == 1) finish_queries(pass, first, end);
+    const bool ends = attn_schedule_complete(schedule, &item) && status_of(pass) == ATTN_OK;
+    if (ends && pass->plan->splits == 1) finish_queries(pass, first, end);
     if (pool && pool->pause) pool->pause(pool->context);
   }
   return status;
@@ -370,25 +387,26 @@ static attn_status meet_part(struct pass *pass, struct desk *desk, size_t part, 
 
 static void score_task(void *argument, size_t index) {
   struct pass *pass = argument;
-  const size_t parts = pass->plan->parts;
-  struct desk desk;
-  attn_status status = desk_make(&desk, pass);
-  /* its own part, with those who have the same one; then where help is wanted */
-  const size_t steps = divided_up(pass->count, pass->step);
-  const size_t home = attn_cut(steps, divided_up(pass->tasks, parts), index / parts);
-  for (size_t i = 0; i < parts && status == ATTN_OK; i++)
-    status = meet_part(pass, &desk, (index + i) % parts, i == 0 ? home : steps / 2);
-  attn_room_leave(&desk.room);
+  const size_t splits = pass->plan->splits;
+  struct workspace workspace;
+  attn_status status = workspace_make(&workspace, pass);
+  /* its own split, with the workers that begin with the same one; then the others */
+  const size_t query_blocks = divided_up(pass->count, pass->block_queries);
+  const size_t preferred = attn_cut(query_blocks, divided_up(pass->tasks, splits), index / splits);
+  for (size_t i = 0; i < splits && status == ATTN_OK; i++)
+    status = compute_split(pass, &workspace, (index + i) % splits,
+                           i == 0 ? preferred : query_blocks / 2);
+  attn_arena_end(&workspace.arena);
   if (status != ATTN_OK) fail(pass, status);
 }
 
-static void weights_task(void *argument, size_t part) {
+static void weights_task(void *argument, size_t split) {
   struct pass *pass = argument;
-  const struct attn_answering answering = answering_of(pass);
-  const size_t begin = part_begins(pass->plan, part), end = part_begins(pass->plan, part + 1);
+  const struct attn_finish_args args = finish_args_of(pass);
+  const size_t begin = split_begins(pass->plan, split), end = split_begins(pass->plan, split + 1);
   for (size_t q = 0; q < pass->count; q++) {
     if (pass->left[q]) continue;
-    const attn_status status = attn_answer_weights(&answering, q, &pass->folds[0], begin, end);
+    const attn_status status = attn_answer_weights(&args, q, &pass->folds[0], begin, end);
     if (status != ATTN_OK) fail_query(pass, status, q);
   }
 }
@@ -396,34 +414,35 @@ static void weights_task(void *argument, size_t part) {
 /* ---- The pass ---- */
 
 /* Candidates are ranked by their scores; only a fold has 1/temperature in them. */
-struct attn_query_map attn_pass_query_map(const struct attn_pass_plan *plan, bool fast) {
+struct attn_query_map attn_pass_query_map(const struct attn_pass_plan *plan, bool f32) {
   return (struct attn_query_map){.score = plan->request->score,
                                  .query_dim = plan->request->query_dim,
                                  .key_dim = plan->memory->key_dim,
-                                 .beta = plan->combination.select ? 1 : plan->combination.beta,
-                                 .fast = fast,
-                                 .exact = !fast || plan->combination.select,
-                                 .log = plan->combination.log};
+                                 .beta = plan->traits.select ? 1 : plan->traits.beta,
+                                 .f32 = f32,
+                                 .f64 = !f32 || plan->traits.select,
+                                 .log = plan->traits.log};
 }
 
-static attn_status make_turns(struct pass *pass) {
+static attn_status make_schedules(struct pass *pass) {
   const struct attn_pass_plan *plan = pass->plan;
-  const size_t steps = divided_up(pass->count, pass->step);
+  const size_t query_blocks = divided_up(pass->count, pass->block_queries);
   /* a selection is offered candidates in the order of the rows */
-  const bool adds = plan->fast && !plan->combination.select && plan->result->top == 0;
-  const size_t together = adds ? 2 : 1;
-  pass->turns = attn_room_take(plan->room, plan->parts, sizeof *pass->turns);
-  if (!pass->turns) return ATTN_NO_MEMORY;
-  for (size_t part = 0; part < plan->parts; part++) {
-    const size_t tiles = part_begins(plan, part + 1) - part_begins(plan, part);
-    struct attn_turns *turns = &pass->turns[part];
-    *turns = (struct attn_turns){
-        .steps = steps, .runs = divided_up(tiles, pass->run), .together = together};
-    turns->progress = attn_room_take(plan->room, steps, sizeof *turns->progress);
-    if (!turns->progress) return ATTN_NO_MEMORY;
-    for (size_t step = 0; step < steps; step++) {
-      atomic_init(&turns->progress[step].taken, 0);
-      atomic_init(&turns->progress[step].over, 0);
+  const bool adds = plan->f32 && !plan->traits.select && plan->result->top == 0;
+  const size_t max_workers = adds ? 2 : 1;
+  pass->schedules = attn_arena_alloc(plan->arena, plan->splits, sizeof *pass->schedules);
+  if (!pass->schedules) return ATTN_NO_MEMORY;
+  for (size_t split = 0; split < plan->splits; split++) {
+    const size_t tiles = split_begins(plan, split + 1) - split_begins(plan, split);
+    struct attn_schedule *schedule = &pass->schedules[split];
+    *schedule = (struct attn_schedule){.query_blocks = query_blocks,
+                                       .key_blocks = divided_up(tiles, pass->block_tiles),
+                                       .max_workers = max_workers};
+    schedule->progress = attn_arena_alloc(plan->arena, query_blocks, sizeof *schedule->progress);
+    if (!schedule->progress) return ATTN_NO_MEMORY;
+    for (size_t b = 0; b < query_blocks; b++) {
+      atomic_init(&schedule->progress[b].claimed, 0);
+      atomic_init(&schedule->progress[b].done, 0);
     }
   }
   return ATTN_OK;
@@ -435,14 +454,14 @@ static attn_status prepare_selections(struct pass *pass) {
   const struct norm_kind *kind = normalization->kind;
   const size_t rows = plan->memory->rows, top_k = normalization->top_k;
   const size_t most = kind->rule == RULE_HARDMAX ? 1 : top_k < rows ? top_k : 0;
-  pass->selections = calloc(plan->parts * pass->count, sizeof *pass->selections);
+  pass->selections = calloc(plan->splits * pass->count, sizeof *pass->selections);
   if (!pass->selections) return ATTN_NO_MEMORY;
-  for (size_t i = 0; i < plan->parts * pass->count; i++)
+  for (size_t i = 0; i < plan->splits * pass->count; i++)
     attn_selection_init(&pass->selections[i], most, kind->window,
-                        plan->fast ? plan->margins[i % pass->count] : (struct attn_margin){0});
-  if (!plan->fast) return ATTN_OK;
-  const struct attn_query_map exact = attn_pass_query_map(plan, false);
-  return attn_scorer_create(&pass->judge, plan->memory, &exact);
+                        plan->f32 ? plan->margins[i % pass->count] : (struct attn_margin){0});
+  if (!plan->f32) return ATTN_OK;
+  const struct attn_query_map f64 = attn_pass_query_map(plan, false);
+  return attn_scorer_create(&pass->rescorer, plan->memory, &f64);
 }
 
 static attn_status prepare_folds(struct pass *pass) {
@@ -451,49 +470,49 @@ static attn_status prepare_folds(struct pass *pass) {
   pass->fold_plan =
       (struct attn_fold_plan){.norm = plan->request->normalization,
                               .kernels = pass->scorer.kernels,
-                              .soft = plan->combination.soft,
-                              .beta = plan->fast ? 1 : plan->combination.beta,
+                              .soft = plan->traits.soft,
+                              .beta = plan->f32 ? 1 : plan->traits.beta,
                               .value_dim = plan->memory->value_dim,
                               .rows = plan->memory->rows,
                               .top = plan->result->top,
                               .weights = plan->result->rows > 0 ? plan->result->weights : NULL,
                               .tile_count = plan->tile_count};
   if (pass->fold_plan.weights) {
-    pass->fold_plan.anchors =
-        attn_room_take(plan->room, attn_size_times(pass->count, plan->tile_count), sizeof(double));
+    pass->fold_plan.anchors = attn_arena_alloc(
+        plan->arena, attn_size_times(pass->count, plan->tile_count), sizeof(double));
     if (!pass->fold_plan.anchors) return ATTN_NO_MEMORY;
   }
-  pass->folds = calloc(plan->parts, sizeof *pass->folds);
+  pass->folds = calloc(plan->splits, sizeof *pass->folds);
   if (!pass->folds) return ATTN_NO_MEMORY;
-  for (size_t part = 0; part < plan->parts && status == ATTN_OK; part++) {
-    status = attn_fold_create(&pass->folds[part], plan->room, &pass->fold_plan, pass->count);
-    if (status == ATTN_OK && pass->turns[part].runs == 0)
-      attn_fold_begin(&pass->folds[part], &pass->fold_plan, 0, pass->count);
+  for (size_t split = 0; split < plan->splits && status == ATTN_OK; split++) {
+    status = attn_fold_create(&pass->folds[split], plan->arena, &pass->fold_plan, pass->count);
+    if (status == ATTN_OK && pass->schedules[split].key_blocks == 0)
+      attn_fold_begin(&pass->folds[split], &pass->fold_plan, 0, pass->count);
   }
   return status;
 }
 
 static attn_status prepare(struct pass *pass) {
   const struct attn_pass_plan *plan = pass->plan;
-  const struct attn_query_map map = attn_pass_query_map(plan, plan->fast);
+  const struct attn_query_map map = attn_pass_query_map(plan, plan->f32);
   attn_status status = attn_scorer_create(&pass->scorer, plan->memory, &map);
   if (status != ATTN_OK) return status;
   choose_cuts(pass);
-  pass->left = attn_room_take(plan->room, pass->count, sizeof *pass->left);
+  pass->left = attn_arena_alloc(plan->arena, pass->count, sizeof *pass->left);
   if (!pass->left) return ATTN_NO_MEMORY;
   memset(pass->left, 0, pass->count * sizeof *pass->left);
-  status = make_turns(pass);
+  status = make_schedules(pass);
   if (status != ATTN_OK) return status;
 
-  return plan->combination.select ? prepare_selections(pass) : prepare_folds(pass);
+  return plan->traits.select ? prepare_selections(pass) : prepare_folds(pass);
 }
 
 static void pass_clear(struct pass *pass) {
   attn_scorer_clear(&pass->scorer);
-  attn_scorer_clear(&pass->judge);
-  for (size_t part = 0; pass->folds && part < pass->plan->parts; part++)
-    attn_fold_free(&pass->folds[part]);
-  for (size_t i = 0; pass->selections && i < pass->plan->parts * pass->count; i++)
+  attn_scorer_clear(&pass->rescorer);
+  for (size_t split = 0; pass->folds && split < pass->plan->splits; split++)
+    attn_fold_free(&pass->folds[split]);
+  for (size_t i = 0; pass->selections && i < pass->plan->splits * pass->count; i++)
     attn_selection_free(&pass->selections[i]);
   free(pass->folds);
   free(pass->selections);
@@ -508,14 +527,14 @@ attn_status attn_pass_run(const struct attn_pass_plan *plan, const struct attn_q
   if (status != ATTN_OK) goto done;
 
   attn_pool_run(plan->pool, pass.tasks, score_task, &pass);
-  if (plan->combination.select && status_of(&pass) == ATTN_OK)
+  if (plan->traits.select && status_of(&pass) == ATTN_OK)
     attn_pool_run(plan->pool, count, select_task, &pass);
-  else if (plan->parts > 1 && count * plan->memory->value_dim >= FINISH_LEAST)
+  else if (plan->splits > 1 && count * plan->memory->value_dim >= FINISH_LEAST)
     attn_pool_run(plan->pool, ATTN_SLICES, finish_task, &pass);
-  else if (plan->parts > 1)
+  else if (plan->splits > 1)
     finish_queries(&pass, 0, count);
   if (pass.fold_plan.weights && status_of(&pass) == ATTN_OK)
-    attn_pool_run(plan->pool, plan->parts, weights_task, &pass);
+    attn_pool_run(plan->pool, plan->splits, weights_task, &pass);
   status = status_of(&pass);
   for (size_t q = 0; q < count; q++)
     if (pass.left[q]) redo[(*redo_count)++] = queries->which[q];

@@ -1,10 +1,10 @@
-/* How work is cut, and handed to the threads that a caller lends. */
+/* How work is cut, and handed to the threads of the caller's pool. */
 #ifndef ATTN_POOL_H
 #define ATTN_POOL_H
 
 #include "attention.h"
 
-/* What is done query by query goes in so many slices, where it is worth it. */
+/* Slices of work that is done query by query, if there is enough of it. */
 enum { ATTN_SLICES = 8 };
 
 /* Where piece number `index` begins when a total is cut into equal pieces. */

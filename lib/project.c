@@ -2,8 +2,8 @@
  *
  * Our loops multiply, because a query is to get the same bits whatever it is asked together
  * with, and they are not slower: a few columns of the matrix at a time are widened into a
- * panel, which all queries meet while the second-level cache has it. Measured on a core of
- * Zen 4 with m queries and n x n matrices, time of OpenBLAS 0.3.21 (and of the widening
+ * panel, which all queries are multiplied by while the second-level cache has it. Measured on a
+ * core of Zen 4 with m queries and n x n matrices, time of OpenBLAS 0.3.21 (and of the widening
  * that it needs) over ours:
  *
  *     n                  192    768    1536   3072   4608
@@ -72,11 +72,11 @@ static size_t whole_dozens(size_t rows) {
 /* Whether a row gets the same bits in any place of one dozen and of three. */
 static bool rows_agree(bool transposed) {
   enum { MOST = 3 * BLAS_ROWS, INPUTS = 700, DIM = 70 };
-  struct attn_room room = attn_room_enter(NULL, 0);
-  double *queries = attn_room_take(&room, MOST * INPUTS, sizeof *queries);
-  double *matrix = attn_room_take(&room, INPUTS * DIM, sizeof *matrix);
-  double *one = attn_room_take(&room, BLAS_ROWS * DIM, sizeof *one);
-  double *three = attn_room_take(&room, MOST * DIM, sizeof *three);
+  struct attn_arena arena = attn_arena_begin(NULL, 0);
+  double *queries = attn_arena_alloc(&arena, MOST * INPUTS, sizeof *queries);
+  double *matrix = attn_arena_alloc(&arena, INPUTS * DIM, sizeof *matrix);
+  double *one = attn_arena_alloc(&arena, BLAS_ROWS * DIM, sizeof *one);
+  double *three = attn_arena_alloc(&arena, MOST * DIM, sizeof *three);
   bool agree = queries && matrix && one && three;
   if (agree) {
     for (size_t i = 0; i < MOST * INPUTS; i++)
@@ -89,7 +89,7 @@ static bool rows_agree(bool transposed) {
       agree = agree && memcmp(three + row * DIM, one, DIM * sizeof *one) == 0 &&
               memcmp(one + row % BLAS_ROWS * DIM, one, DIM * sizeof *one) == 0;
   }
-  attn_room_leave(&room);
+  attn_arena_end(&arena);
   return agree;
 }
 
@@ -119,13 +119,13 @@ void attn_project_init(void) {
   openblas_set_num_threads(1);
 }
 
-static attn_status project_blas(const struct attn_projection *by, struct attn_room *room,
+static attn_status project_blas(const struct attn_projection *by, struct attn_arena *arena,
                                 const double *queries, size_t count, double *outputs) {
   const size_t inputs = attn_projection_inputs(by), dim = attn_projection_outputs(by);
   const size_t rows = whole_dozens(count), numbers = attn_size_times(inputs, dim);
-  double *matrix = attn_room_take(room, numbers, sizeof *matrix);
-  double *from = attn_room_take(room, attn_size_times(rows, inputs), sizeof *from);
-  double *to = attn_room_take(room, attn_size_times(rows, dim), sizeof *to);
+  double *matrix = attn_arena_alloc(arena, numbers, sizeof *matrix);
+  double *from = attn_arena_alloc(arena, attn_size_times(rows, inputs), sizeof *from);
+  double *to = attn_arena_alloc(arena, attn_size_times(rows, dim), sizeof *to);
   if (!matrix || !from || !to) return ATTN_NO_MEMORY;
   attn_kernels()->row_widen(matrix, by->matrix, numbers);
   memcpy(from, queries, count * inputs * sizeof *from);
@@ -198,7 +198,7 @@ static void multiply_slice(void *argument, size_t slice) {
   }
 }
 
-static attn_status project_here(const struct attn_projection *by, struct attn_room *room,
+static attn_status project_here(const struct attn_projection *by, struct attn_arena *arena,
                                 const double *queries, size_t count, double *outputs) {
   const double work = (double)count * (double)by->rows * (double)by->cols;
   struct product product = {.by = by,
@@ -207,14 +207,14 @@ static attn_status project_here(const struct attn_projection *by, struct attn_ro
                             .slices = work >= SHARED_LEAST ? ATTN_SLICES : 1,
                             .outputs = outputs};
   product.panels =
-      attn_room_take(room, product.slices * PANEL_COLUMNS * PANEL_ROWS, sizeof *product.panels);
+      attn_arena_alloc(arena, product.slices * PANEL_COLUMNS * PANEL_ROWS, sizeof *product.panels);
   if (!product.panels) return ATTN_NO_MEMORY;
-  attn_pool_run(room->pool, product.slices, multiply_slice, &product);
+  attn_pool_run(arena->pool, product.slices, multiply_slice, &product);
   return ATTN_OK;
 }
 
-attn_status attn_project(const struct attn_projection *by, struct attn_room *room,
+attn_status attn_project(const struct attn_projection *by, struct attn_arena *arena,
                          const double *queries, size_t count, double *outputs) {
   const bool blas = reserved > 0 && attn_kernels() == &attn_kernels_portable;
-  return (blas ? project_blas : project_here)(by, room, queries, count, outputs);
+  return (blas ? project_blas : project_here)(by, arena, queries, count, outputs);
 }

@@ -2,7 +2,7 @@
 #ifndef ATTN_PROJECT_H
 #define ATTN_PROJECT_H
 
-#include "room.h"
+#include "arena.h"
 
 /* A matrix as the score keeps it: queries are multiplied by it from the right, or by its
  * transpose. */
@@ -22,7 +22,7 @@ static inline size_t attn_projection_inputs(const struct attn_projection *by) {
 
 /* outputs = queries . matrix, or its transpose; `count` dense rows each. A row of the
  * outputs depends on its query alone, to the last bit. ATTN_NO_MEMORY. */
-attn_status attn_project(const struct attn_projection *by, struct attn_room *room,
+attn_status attn_project(const struct attn_projection *by, struct attn_arena *arena,
                          const double *queries, size_t count, double *outputs);
 
 /* Part of attn_init(): OpenBLAS is told to use the calling thread only. */

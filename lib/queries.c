@@ -28,22 +28,22 @@ static void multiply_by(const struct attn_map_step *step, struct rows *queries) 
       queries->numbers[q * queries->dim + i] *= (double)step->tensor[i];
 }
 
-/* In float64: queries are few, and an error made here would be met again by every key. */
-static attn_status project(const struct attn_map_step *step, struct attn_room *room,
+/* In float64: queries are few, and an error made here would be in every score. */
+static attn_status project(const struct attn_map_step *step, struct attn_arena *arena,
                            struct rows *queries) {
   const struct attn_projection by = {.matrix = step->tensor,
                                      .rows = step->rows,
                                      .cols = step->cols,
                                      .transposed = step->op == MAP_FROM_RIGHT};
   const size_t dim = attn_projection_outputs(&by);
-  double *made = attn_room_take(room, attn_size_times(queries->count, dim), sizeof *made);
+  double *made = attn_arena_alloc(arena, attn_size_times(queries->count, dim), sizeof *made);
   if (!made) return ATTN_NO_MEMORY;
-  const attn_status status = attn_project(&by, room, queries->numbers, queries->count, made);
+  const attn_status status = attn_project(&by, arena, queries->numbers, queries->count, made);
   *queries = (struct rows){made, queries->count, dim};
   return status;
 }
 
-static attn_status apply_maps(const struct attn_maps *maps, struct attn_room *room,
+static attn_status apply_maps(const struct attn_maps *maps, struct attn_arena *arena,
                               struct rows *queries) {
   attn_status status = ATTN_OK;
   for (size_t s = 0; s < maps->query_steps && status == ATTN_OK; s++) {
@@ -51,14 +51,14 @@ static attn_status apply_maps(const struct attn_maps *maps, struct attn_room *ro
     if (step->op == MAP_TIMES)
       multiply_by(step, queries);
     else
-      status = project(step, room, queries);
+      status = project(step, arena, queries);
   }
   return status;
 }
 
 static double norm_of(const double *row, size_t dim) {
   double sum;
-  attn_kernels()->row_dot_exact(&sum, row, row, 1, dim);
+  attn_kernels()->row_dot_f64(&sum, row, row, 1, dim);
   return sqrt(sum);
 }
 
@@ -97,10 +97,10 @@ static void map_query(const struct mapping *mapping, size_t q, double *row) {
   if (!mapping->mapped_by_tensors)
     kernels->row_widen(row, mapping->queries + mapped->which[q] * dim, dim);
   mapped->norms[q] = norm_of(row, dim);
-  if (!map->fast) return;
+  if (!map->f32) return;
   const double factor = factor_of(map, mapping->coefficient, mapped->norms[q]);
-  mapped->reach[q] = mapped->norms[q] * fabs(factor);
-  kernels->row_narrow(mapped->fast + q * dim, row, dim, factor);
+  mapped->scaled_norm[q] = mapped->norms[q] * fabs(factor);
+  kernels->row_narrow(mapped->f32 + q * dim, row, dim, factor);
 }
 
 static void map_slice(void *argument, size_t slice) {
@@ -109,11 +109,11 @@ static void map_slice(void *argument, size_t slice) {
   const size_t end = attn_cut(mapped->count, mapping->slices, slice + 1);
   for (size_t q = attn_cut(mapped->count, mapping->slices, slice); q < end; q++)
     map_query(mapping, q,
-              mapping->all ? mapped->exact + q * mapped->dim
+              mapping->all ? mapped->f64 + q * mapped->dim
                            : mapping->given + slice * mapping->query_dim);
 }
 
-attn_status attn_queries_map(struct attn_queries *mapped, struct attn_room *room,
+attn_status attn_queries_map(struct attn_queries *mapped, struct attn_arena *arena,
                              const struct attn_query_map *map, const float *queries,
                              const size_t *which, size_t count) {
   const struct attn_maps *maps = &map->score->maps;
@@ -126,29 +126,29 @@ attn_status attn_queries_map(struct attn_queries *mapped, struct attn_room *room
                             .queries = queries,
                             .query_dim = query_dim,
                             .slices = numbers >= MAP_LEAST ? ATTN_SLICES : 1,
-                            .all = map->exact || maps->query_steps > 0,
+                            .all = map->f64 || maps->query_steps > 0,
                             .mapped_by_tensors = maps->query_steps > 0,
                             .coefficient = coefficient_of(map)};
   const size_t rows = mapping.all ? count : mapping.slices;
-  mapping.given = attn_room_take(room, attn_size_times(rows, query_dim), sizeof *mapping.given);
-  mapped->norms = attn_room_take(room, count, sizeof *mapped->norms);
+  mapping.given = attn_arena_alloc(arena, attn_size_times(rows, query_dim), sizeof *mapping.given);
+  mapped->norms = attn_arena_alloc(arena, count, sizeof *mapped->norms);
   if (!mapping.given || !mapped->norms) return ATTN_NO_MEMORY;
-  if (map->fast) {
-    mapped->fast = attn_room_take(room, numbers, sizeof *mapped->fast);
-    mapped->reach = attn_room_take(room, count, sizeof *mapped->reach);
-    if (!mapped->fast || !mapped->reach) return ATTN_NO_MEMORY;
+  if (map->f32) {
+    mapped->f32 = attn_arena_alloc(arena, numbers, sizeof *mapped->f32);
+    mapped->scaled_norm = attn_arena_alloc(arena, count, sizeof *mapped->scaled_norm);
+    if (!mapped->f32 || !mapped->scaled_norm) return ATTN_NO_MEMORY;
   }
-  mapped->exact = mapping.all ? mapping.given : NULL;
+  mapped->f64 = mapping.all ? mapping.given : NULL;
   if (maps->query_steps > 0) {
     struct rows given = {mapping.given, count, query_dim};
     for (size_t q = 0; q < count; q++)
       attn_kernels()->row_widen(given.numbers + q * query_dim, queries + which[q] * query_dim,
                                 query_dim);
-    const attn_status status = apply_maps(maps, room, &given);
+    const attn_status status = apply_maps(maps, arena, &given);
     if (status != ATTN_OK) return status;
-    mapped->exact = given.numbers;
+    mapped->f64 = given.numbers;
   }
-  attn_pool_run(room->pool, mapping.slices, map_slice, &mapping);
+  attn_pool_run(arena->pool, mapping.slices, map_slice, &mapping);
   return ATTN_OK;
 }
 
@@ -156,9 +156,9 @@ void attn_queries_move(struct attn_queries *mapped, size_t from, size_t to) {
   const size_t dim = mapped->dim;
   if (from == to) return;
   mapped->norms[to] = mapped->norms[from];
-  if (mapped->exact)
-    memcpy(mapped->exact + to * dim, mapped->exact + from * dim, dim * sizeof *mapped->exact);
-  if (!mapped->fast) return;
-  memcpy(mapped->fast + to * dim, mapped->fast + from * dim, dim * sizeof *mapped->fast);
-  mapped->reach[to] = mapped->reach[from];
+  if (mapped->f64)
+    memcpy(mapped->f64 + to * dim, mapped->f64 + from * dim, dim * sizeof *mapped->f64);
+  if (!mapped->f32) return;
+  memcpy(mapped->f32 + to * dim, mapped->f32 + from * dim, dim * sizeof *mapped->f32);
+  mapped->scaled_norm[to] = mapped->scaled_norm[from];
 }

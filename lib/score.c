@@ -164,25 +164,25 @@ static const struct score_kind kinds[] = {
     {.info = INFO_BARE("dot", "q.k", "softmax"),
      .base = BASE_DOT,
      .score = score_base_itself,
-     .fast = FAST_LINEAR,
+     .f32 = SCORE_F32_LINEAR,
      .coefficient = coefficient_one},
     {.info = INFO("scaled_dot", "scale * q.k", "softmax", scaled_dot_params),
      .computed_default = default_scaled_dot,
      .base = BASE_DOT,
      .score = score_scaled,
-     .fast = FAST_LINEAR,
+     .f32 = SCORE_F32_LINEAR,
      .coefficient = coefficient_scale},
     {.info =
          INFO("cosine", "scale * q.k / (|q| |k|), 0 where a norm is 0", "softmax", cosine_params),
      .base = BASE_COSINE,
      .score = score_scaled,
-     .fast = FAST_LINEAR,
+     .f32 = SCORE_F32_LINEAR,
      .coefficient = coefficient_scale},
     {.info = INFO("bilinear", "q^T w k", "softmax", bilinear_params),
      .query_map = {"w"},
      .base = BASE_DOT,
      .score = score_base_itself,
-     .fast = FAST_LINEAR,
+     .f32 = SCORE_F32_LINEAR,
      .coefficient = coefficient_one},
     {.info = INFO("additive", "v . tanh(w_q q + w_k k)", "softmax", additive_params),
      .query_map = {"w_q"},
@@ -190,24 +190,24 @@ static const struct score_kind kinds[] = {
      .unit_weights = "v",
      .base = BASE_ADDITIVE,
      .score = score_base_itself,
-     .fast = FAST_LINEAR,
+     .f32 = SCORE_F32_LINEAR,
      .coefficient = coefficient_one},
     {.info = INFO("euclidean", "-scale * |q-k|", "softmax", euclidean_params),
      .base = BASE_DISTANCE,
      .score = score_euclidean,
-     .fast = FAST_DISTANCE,
+     .f32 = SCORE_F32_DISTANCE,
      .coefficient = coefficient_minus_scale},
     {.info = INFO("gaussian", "exp(-|q-k|^2 / (2 sigma^2))", "sum", bandwidth_params),
      .base = BASE_DISTANCE,
      .score = score_gaussian,
      .log_score = log_gaussian,
-     .fast_log = FAST_SQUARE,
+     .f32_log = SCORE_F32_SQUARE,
      .coefficient = coefficient_gaussian},
     {.info = INFO("laplacian", "exp(-|q-k| / sigma)", "sum", bandwidth_params),
      .base = BASE_DISTANCE,
      .score = score_laplacian,
      .log_score = log_laplacian,
-     .fast_log = FAST_DISTANCE,
+     .f32_log = SCORE_F32_DISTANCE,
      .coefficient = coefficient_laplacian},
     {.info = INFO("boxcar", "1 where |q-k| <= radius, else 0", "sum", radius_params),
      .base = BASE_DISTANCE,
@@ -245,12 +245,12 @@ const attn_score_info *attn_score_info_find(const char *name) {
 
 /* ---- Objects ---- */
 
-static bool fast_fits(const struct score_kind *kind, enum score_fast fast) {
-  if (fast == FAST_NO) return true;
+static bool fast_fits(const struct score_kind *kind, enum score_f32 f32) {
+  if (f32 == SCORE_F32_NONE) return true;
   if (!kind->coefficient) return false;
   const enum score_base base = kind->base;
-  return fast == FAST_LINEAR ? base == BASE_DOT || base == BASE_COSINE || base == BASE_ADDITIVE
-                             : base == BASE_DISTANCE;
+  return f32 == SCORE_F32_LINEAR ? base == BASE_DOT || base == BASE_COSINE || base == BASE_ADDITIVE
+                                 : base == BASE_DISTANCE;
 }
 
 /* An entry that would compile and be computed wrongly, or read past its tensors, is refused
@@ -258,8 +258,8 @@ static bool fast_fits(const struct score_kind *kind, enum score_fast fast) {
 static bool kind_is_sound(const struct score_kind *kind) {
   if (kind->info.param_count > ATTN_PARAMS_MAX || !kind->score) return false;
   if ((kind->base == BASE_ADDITIVE) != (kind->unit_weights != NULL)) return false;
-  if (!fast_fits(kind, kind->fast) || !fast_fits(kind, kind->fast_log)) return false;
-  if (kind->fast_log != FAST_NO && !kind->log_score) return false;
+  if (!fast_fits(kind, kind->f32) || !fast_fits(kind, kind->f32_log)) return false;
+  if (kind->f32_log != SCORE_F32_NONE && !kind->log_score) return false;
   for (size_t i = 0; i < kind->info.param_count; i++) {
     const attn_param_info *param = &kind->info.params[i];
     const bool number = param->kind == ATTN_PARAM_NUMBER || param->kind == ATTN_PARAM_COUNT;

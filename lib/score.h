@@ -19,11 +19,11 @@ enum score_base {
 
 /* How the float32 path can get the exponent of a softmax from the base. Scores
  * that decide (boxcar) or whose errors grow (inverse_distance) have none. */
-enum score_fast {
-  FAST_NO,
-  FAST_LINEAR,   /* c * base */
-  FAST_DISTANCE, /* c * distance */
-  FAST_SQUARE    /* c * distance^2 */
+enum score_f32 {
+  SCORE_F32_NONE,
+  SCORE_F32_LINEAR,   /* c * base */
+  SCORE_F32_DISTANCE, /* c * distance */
+  SCORE_F32_SQUARE    /* c * distance^2 */
 };
 
 /* All that makes a score: an entry of the table. */
@@ -41,8 +41,8 @@ struct score_kind {
   double (*score)(double base, const double *number);
   /* log a, for kernels whose `sum` is a softmax of it; else NULL */
   double (*log_score)(double base, const double *number);
-  enum score_fast fast;     /* of the score itself, under softmax */
-  enum score_fast fast_log; /* of its logarithm, under sum */
+  enum score_f32 f32;     /* of the score itself, under softmax */
+  enum score_f32 f32_log; /* of its logarithm, under sum */
   /* c of the float32 path, for the score or (log) its logarithm */
   double (*coefficient)(const double *number, bool log);
 };
@@ -62,7 +62,7 @@ attn_status attn_score_create_kind(attn_score **score, const struct score_kind *
 /* The numbers in force for keys of that dimension, one for each parameter. */
 void attn_score_numbers(const attn_score *score, size_t key_dim, double *numbers);
 
-/* Numbers of a query, and of a key, when they meet. */
+/* Numbers of a query, and of a key, when their base is computed. */
 static inline size_t attn_score_mapped_dim(const attn_score *score, size_t key_dim) {
   return score->maps.has_key ? attn_map_out(&score->maps.key, key_dim) : key_dim;
 }

@@ -10,12 +10,12 @@
  * when the list is full it is narrowed: the k-th best is found by partition,
  * the threshold rises to it, and what lies below is dropped. A heap was
  * rejected: it does log k steps per accepted row, can't be asked "is any of
- * these 512 above the threshold" by vector compare, and has no room for rows
+ * these 512 above the threshold" by vector compare, and has no place for rows
  * that float32 can't tell from the k-th. Those stay until their scores are
  * taken again in float64 (answer.c), so that what is decided is decided exactly.
  *
  * Where all scores are equal a sparse rule's list holds all rows; attend.c
- * bounds how many queries are under way together. */
+ * bounds how many queries a pass has. */
 #include "select.h"
 
 #include <math.h>

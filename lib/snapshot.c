@@ -2,7 +2,7 @@
  *
  * Blocks are immutable and counted, so a snapshot that differs from another in
  * a row shares all its blocks but one with it. Copying that one was preferred
- * to letting writers fill the room behind the rows that readers see: that saves
+ * to letting writers use the space behind the rows that readers see: that saves
  * a copy of about 1 MiB at the price of an ownership rule that every other
  * change would have to honour.
  *
@@ -37,7 +37,7 @@ attn_snapshot *attn_snapshot_like(const attn_snapshot *shape, size_t block_room)
   made->value_dim = shape->value_dim;
   made->dtype = shape->dtype;
   made->tile_rows = shape->tile_rows;
-  made->extent = attn_extent_of_nothing;
+  made->stats = attn_block_stats_empty;
   if (!made->blocks || !made->firsts) {
     attn_snapshot_free(made);
     return NULL;
@@ -49,7 +49,7 @@ void attn_snapshot_take(attn_snapshot *snapshot, struct attn_block *block) {
   snapshot->blocks[snapshot->block_count] = block;
   snapshot->firsts[snapshot->block_count++] = snapshot->rows;
   snapshot->rows += block->rows;
-  attn_extent_unite(&snapshot->extent, &block->extent);
+  attn_block_stats_merge(&snapshot->stats, &block->stats);
 }
 
 attn_status attn_snapshot_create(attn_snapshot **empty, size_t key_dim, size_t value_dim) {
@@ -183,33 +183,33 @@ attn_status attn_snapshot_get_row(const attn_snapshot *snapshot, size_t row, flo
 }
 
 /* Where in block b: before it 0, and past its end behind it. */
-static size_t part_begins(const attn_snapshot *snapshot, size_t b, size_t parts, size_t part) {
-  const size_t row = attn_cut(snapshot->rows, parts, part), first = snapshot->firsts[b];
+static size_t split_begins(const attn_snapshot *snapshot, size_t b, size_t splits, size_t split) {
+  const size_t row = attn_cut(snapshot->rows, splits, split), first = snapshot->firsts[b];
   return row <= first ? 0 : (row - first) / ATTN_PANEL * ATTN_PANEL;
 }
 
-struct attn_tile *attn_snapshot_tiles(const attn_snapshot *snapshot, size_t parts, size_t *count) {
-  size_t needed = parts;
+struct attn_tile *attn_snapshot_tiles(const attn_snapshot *snapshot, size_t splits, size_t *count) {
+  size_t needed = splits;
   for (size_t b = 0; b < snapshot->block_count; b++)
     needed += (snapshot->blocks[b]->rows + snapshot->tile_rows - 1) / snapshot->tile_rows;
   struct attn_tile *tiles = calloc(needed, sizeof *tiles);
   if (!tiles) return NULL;
-  size_t t = 0, part = 0;
+  size_t t = 0, split = 0;
   for (size_t b = 0; b < snapshot->block_count; b++) {
     const struct attn_block *block = snapshot->blocks[b];
     for (size_t row = 0; row < block->rows; row += tiles[t++].rows) {
-      while (part + 1 < parts && part_begins(snapshot, b, parts, part + 1) <= row)
-        part++;
+      while (split + 1 < splits && split_begins(snapshot, b, splits, split + 1) <= row)
+        split++;
       size_t end = block->rows;
       if (end - row > snapshot->tile_rows) end = row + snapshot->tile_rows;
-      const size_t next = part_begins(snapshot, b, parts, part + 1);
-      if (part + 1 < parts && next < end) end = next;
+      const size_t next = split_begins(snapshot, b, splits, split + 1);
+      if (split + 1 < splits && next < end) end = next;
       tiles[t] = (struct attn_tile){.keys = attn_block_key(block, row),
                                     .values = attn_block_value(block, row),
                                     .norms = block->norms + row,
                                     .rows = end - row,
                                     .first = snapshot->firsts[b] + row,
-                                    .part = part};
+                                    .split = split};
     }
   }
   *count = t;

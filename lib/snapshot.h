@@ -8,15 +8,15 @@ struct attn_snapshot {
   atomic_size_t references;
   size_t key_dim, value_dim, rows;
   attn_dtype dtype;
-  size_t tile_rows;          /* the capacity of blocks is a multiple of it */
-  struct attn_extent extent; /* of all blocks */
+  size_t tile_rows;              /* the capacity of blocks is a multiple of it */
+  struct attn_block_stats stats; /* of all blocks */
   size_t block_count;
   struct attn_block **blocks;
   size_t *firsts; /* of each block, the number of its first row */
 };
 
-/* A snapshot of the shape of another, without rows, and with room for that many
- * blocks. The one who makes it takes blocks in until it is published. */
+/* A snapshot of the shape of another, without rows, that can take `block_room`
+ * blocks. Whoever makes it takes blocks in until it is published. */
 attn_snapshot *attn_snapshot_like(const attn_snapshot *shape, size_t block_room);
 
 /* The block becomes the last one; the reference is the snapshot's from now on. */
@@ -35,13 +35,13 @@ struct attn_tile {
   struct attn_numbers values;
   const double *norms;
   size_t rows, first; /* first: the number of its first row in the snapshot */
-  size_t part;
+  size_t split;
 };
 
-/* All tiles in order of rows, in so many parts of as many rows each as panels
- * allow; a part of a few rows may be none. The array is the caller's. NULL: no
+/* All tiles in order of rows, in `splits` splits of as many rows each as panels
+ * allow; of few rows, a split may be empty. The array is the caller's. NULL: no
  * memory. */
-struct attn_tile *attn_snapshot_tiles(const attn_snapshot *snapshot, size_t parts, size_t *count);
+struct attn_tile *attn_snapshot_tiles(const attn_snapshot *snapshot, size_t splits, size_t *count);
 
 /* One row of a tile, widened. */
 static inline void attn_tile_key(const struct attn_tile *tile, size_t row, size_t key_dim,

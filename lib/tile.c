@@ -1,4 +1,4 @@
-/* Scores of a block of queries against a tile of keys.
+/* Scores of a query block against a tile of keys.
  *
  * The bases (product, distance, ...) are computed here, by the panel kernels;
  * the score's function of the base comes from its table entry. Distances are
@@ -18,15 +18,15 @@ attn_status attn_scorer_create(struct attn_scorer *scorer, const attn_snapshot *
                                  .kernels = attn_kernels(),
                                  .key_dim = memory->key_dim,
                                  .tile_rows = memory->tile_rows,
-                                 .exact = !map->fast,
+                                 .f64 = !map->f32,
                                  .log = map->log,
-                                 .shape = map->log ? score->kind->fast_log : score->kind->fast};
+                                 .form = map->log ? score->kind->f32_log : score->kind->f32};
   attn_score_numbers(score, memory->key_dim, scorer->numbers);
-  if (map->fast)
+  if (map->f32)
     scorer->coefficient = (float)(score->kind->coefficient(scorer->numbers, map->log) * map->beta);
   if (!score->maps.has_key) return ATTN_OK;
   scorer->mapped_dim = attn_score_mapped_dim(score, memory->key_dim);
-  if (!scorer->exact) return ATTN_OK;
+  if (!scorer->f64) return ATTN_OK;
   const struct attn_map_step *step = &score->maps.key;
   const size_t count = step->rows * step->cols;
   scorer->wide_key_map = malloc(attn_size_times(count, sizeof *scorer->wide_key_map));
@@ -42,24 +42,24 @@ void attn_scorer_clear(struct attn_scorer *scorer) {
 
 /* ---- Scratch ---- */
 
-attn_status attn_scratch_make(struct attn_scratch *scratch, struct attn_room *room,
+attn_status attn_scratch_make(struct attn_scratch *scratch, struct attn_arena *arena,
                               const struct attn_scorer *scorer, size_t rows) {
   const size_t mapped = attn_size_times(rows, scorer->mapped_dim);
   *scratch = (struct attn_scratch){0};
   bool made;
-  if (scorer->exact) {
-    scratch->wide_keys =
-        attn_room_take(room, attn_size_times(rows, scorer->key_dim), sizeof(double));
-    made = scratch->wide_keys != NULL;
+  if (scorer->f64) {
+    scratch->keys_f64 =
+        attn_arena_alloc(arena, attn_size_times(rows, scorer->key_dim), sizeof(double));
+    made = scratch->keys_f64 != NULL;
     if (mapped > 0) {
-      scratch->wide_mapped_keys = attn_room_take(room, mapped, sizeof(double));
+      scratch->wide_mapped_keys = attn_arena_alloc(arena, mapped, sizeof(double));
       made = made && scratch->wide_mapped_keys;
     }
   } else {
-    scratch->key_factors = attn_room_take(room, rows, sizeof(float));
+    scratch->key_factors = attn_arena_alloc(arena, rows, sizeof(float));
     made = scratch->key_factors != NULL;
     if (mapped > 0) {
-      scratch->mapped_keys = attn_room_take(room, mapped, sizeof(float));
+      scratch->mapped_keys = attn_arena_alloc(arena, mapped, sizeof(float));
       made = made && scratch->mapped_keys;
     }
   }
@@ -71,11 +71,11 @@ static void map_key(const struct attn_scorer *scorer, const double *key, double 
   const struct attn_map_step *step = &scorer->score->maps.key;
   const double *tensor = scorer->wide_key_map;
   if (step->op == MAP_FROM_RIGHT) {
-    scorer->kernels->row_dot_exact(mapped, key, tensor, step->rows, step->cols);
+    scorer->kernels->row_dot_f64(mapped, key, tensor, step->rows, step->cols);
   } else if (step->op == MAP_FROM_LEFT) {
     memset(mapped, 0, step->cols * sizeof *mapped);
     for (size_t i = 0; i < step->rows; i++)
-      scorer->kernels->row_add_wide(mapped, tensor + i * step->cols, step->cols, key[i]);
+      scorer->kernels->row_add_f64(mapped, tensor + i * step->cols, step->cols, key[i]);
   } else {
     for (size_t i = 0; i < step->rows; i++)
       mapped[i] = tensor[i] * key[i];
@@ -85,11 +85,11 @@ static void map_key(const struct attn_scorer *scorer, const double *key, double 
 static void map_keys(const struct attn_scorer *scorer, const struct attn_scratch *scratch,
                      size_t rows) {
   for (size_t r = 0; scorer->score->maps.has_key && r < rows; r++)
-    map_key(scorer, scratch->wide_keys + r * scorer->key_dim,
+    map_key(scorer, scratch->keys_f64 + r * scorer->key_dim,
             scratch->wide_mapped_keys + r * scorer->mapped_dim);
 }
 
-/* Queries against the keys of a tile. The rows of additive's matrix meet them likewise. */
+/* Queries against the keys of a tile. The rows of additive's matrix are scored likewise. */
 static struct attn_panels panels_of(const struct attn_scorer *scorer, const struct attn_tile *tile,
                                     const struct attn_scratch *scratch, const float *queries,
                                     size_t count) {
@@ -97,28 +97,28 @@ static struct attn_panels panels_of(const struct attn_scorer *scorer, const stru
                               .count = count,
                               .dim = scorer->key_dim,
                               .keys = tile->keys,
-                              .ahead = scratch->ahead,
+                              .prefetch = scratch->prefetch,
                               .panel_count = attn_panel_rows(tile->rows) / ATTN_PANEL};
 }
 
 /* Products, with the scales of keys that have them. */
 static void products(const struct attn_scorer *scorer, const struct attn_panels *work, size_t rows,
-                     struct attn_sheet to) {
-  scorer->kernels->panels_dot(work, to.scores, to.stride);
+                     struct attn_score_view to) {
+  scorer->kernels->panels_dot(work, to.data, to.ld);
   for (size_t q = 0; work->keys.scales && q < work->count; q++)
-    scorer->kernels->row_times(to.scores + q * to.stride, work->keys.scales, rows);
+    scorer->kernels->row_times(to.data + q * to.ld, work->keys.scales, rows);
 }
 
 void attn_scorer_enter_tile(const struct attn_scorer *scorer, const struct attn_tile *tile,
                             struct attn_scratch *scratch) {
   const struct attn_map_step *step = &scorer->score->maps.key;
-  if (scorer->exact) {
-    scorer->kernels->widen_keys(scratch->wide_keys, &tile->keys, tile->rows, scorer->key_dim);
+  if (scorer->f64) {
+    scorer->kernels->widen_keys(scratch->keys_f64, &tile->keys, tile->rows, scorer->key_dim);
     map_keys(scorer, scratch, tile->rows);
   } else if (scorer->score->maps.has_key) {
     const struct attn_panels work = panels_of(scorer, tile, scratch, step->tensor, step->rows);
     products(scorer, &work, tile->rows,
-             (struct attn_sheet){scratch->mapped_keys, attn_panel_rows(tile->rows)});
+             (struct attn_score_view){scratch->mapped_keys, attn_panel_rows(tile->rows)});
   } else if (scorer->score->kind->base == BASE_COSINE) {
     for (size_t r = 0; r < tile->rows; r++)
       scratch->key_factors[r] = tile->norms[r] > 0 ? (float)(1.0 / tile->norms[r]) : 0.0f;
@@ -127,48 +127,48 @@ void attn_scorer_enter_tile(const struct attn_scorer *scorer, const struct attn_
 
 /* ---- float32 ---- */
 
-static void additive_fast(const struct attn_scorer *scorer, const struct attn_scratch *scratch,
-                          const float *query, size_t rows, float *scores) {
+static void additive_f32(const struct attn_scorer *scorer, const struct attn_scratch *scratch,
+                         const float *query, size_t rows, float *scores) {
   const float *v = scorer->score->maps.unit_weights;
   for (size_t h = 0; h < scorer->mapped_dim; h++)
     scorer->kernels->row_additive(scores, scratch->mapped_keys + h * attn_panel_rows(rows), rows,
                                   query[h], v[h] * scorer->coefficient, h == 0);
 }
 
-void attn_scorer_fast(const struct attn_scorer *scorer, const struct attn_tile *tile,
-                      const struct attn_scratch *scratch, const struct attn_queries *queries,
-                      size_t first, size_t count, struct attn_sheet to) {
+void attn_scorer_f32(const struct attn_scorer *scorer, const struct attn_tile *tile,
+                     const struct attn_scratch *scratch, const struct attn_queries *queries,
+                     size_t first, size_t count, struct attn_score_view to) {
   const struct attn_kernels *kernels = scorer->kernels;
   const enum score_base base = scorer->score->kind->base;
   const size_t rows = tile->rows;
-  const float *from = queries->fast + first * queries->dim;
+  const float *from = queries->f32 + first * queries->dim;
   const struct attn_panels work = panels_of(scorer, tile, scratch, from, count);
   if (base == BASE_DOT || base == BASE_COSINE)
     products(scorer, &work, rows, to);
   else if (base == BASE_DISTANCE)
-    kernels->panels_distance2(&work, to.scores, to.stride);
+    kernels->panels_distance2(&work, to.data, to.ld);
   for (size_t q = 0; q < count; q++) {
-    float *row = to.scores + q * to.stride;
+    float *row = to.data + q * to.ld;
     if (base == BASE_COSINE)
       kernels->row_times(row, scratch->key_factors, rows);
     else if (base == BASE_ADDITIVE)
-      additive_fast(scorer, scratch, from + q * queries->dim, rows, row);
-    else if (scorer->shape == FAST_SQUARE)
+      additive_f32(scorer, scratch, from + q * queries->dim, rows, row);
+    else if (scorer->form == SCORE_F32_SQUARE)
       kernels->row_scale(row, rows, scorer->coefficient);
-    else if (scorer->shape == FAST_DISTANCE)
+    else if (scorer->form == SCORE_F32_DISTANCE)
       kernels->row_sqrt(row, rows, scorer->coefficient);
   }
 }
 
 /* ---- float64 ---- */
 
-static double identity_exact(const double *query, const double *key, size_t dim) {
+static double identity_f64(const double *query, const double *key, size_t dim) {
   for (size_t i = 0; i < dim; i++)
     if (query[i] != key[i]) return 0;
   return 1;
 }
 
-static double additive_exact(const double *query, const double *key, const float *v, size_t dim) {
+static double additive_f64(const double *query, const double *key, const float *v, size_t dim) {
   double sum = 0;
   for (size_t i = 0; i < dim; i++)
     sum += (double)v[i] * tanh(query[i] + key[i]);
@@ -177,61 +177,61 @@ static double additive_exact(const double *query, const double *key, const float
 
 static double norm_of(const struct attn_scorer *scorer, const double *row, size_t dim) {
   double sum;
-  scorer->kernels->row_dot_exact(&sum, row, row, 1, dim);
+  scorer->kernels->row_dot_f64(&sum, row, row, 1, dim);
   return sqrt(sum);
 }
 
 /* The bases of one query with some keys. Products don't go through OpenBLAS
  * here: what it computes for a key depends on the key's place in the matrix,
  * and equal keys have to tie. */
-static void bases_exact(const struct attn_scorer *scorer, const double *key_norms,
-                        const struct attn_scratch *scratch, size_t rows, const double *query,
-                        double norm, double *bases) {
+static void bases_f64(const struct attn_scorer *scorer, const double *key_norms,
+                      const struct attn_scratch *scratch, size_t rows, const double *query,
+                      double norm, double *bases) {
   const struct attn_maps *maps = &scorer->score->maps;
-  const double *keys = maps->has_key ? scratch->wide_mapped_keys : scratch->wide_keys;
+  const double *keys = maps->has_key ? scratch->wide_mapped_keys : scratch->keys_f64;
   const size_t dim = maps->has_key ? scorer->mapped_dim : scorer->key_dim;
   const enum score_base base = scorer->score->kind->base;
   if (base == BASE_DISTANCE)
-    scorer->kernels->row_distance_exact(bases, query, keys, rows, dim);
+    scorer->kernels->row_distance_f64(bases, query, keys, rows, dim);
   else if (base == BASE_DOT || base == BASE_COSINE)
-    scorer->kernels->row_dot_exact(bases, query, keys, rows, dim);
+    scorer->kernels->row_dot_f64(bases, query, keys, rows, dim);
   for (size_t r = 0; r < rows; r++) {
     const double *key = keys + r * dim;
     if (base == BASE_COSINE) {
       const double norms = norm * (maps->has_key ? norm_of(scorer, key, dim) : key_norms[r]);
       bases[r] = norms > 0 ? bases[r] / norms : 0;
     } else if (base == BASE_ADDITIVE) {
-      bases[r] = additive_exact(query, key, maps->unit_weights, dim);
+      bases[r] = additive_f64(query, key, maps->unit_weights, dim);
     } else if (base == BASE_IDENTITY) {
-      bases[r] = identity_exact(query, key, dim);
+      bases[r] = identity_f64(query, key, dim);
     } else if (base == BASE_ONE) {
       bases[r] = 1;
     }
   }
 }
 
-void attn_scorer_exact(const struct attn_scorer *scorer, const struct attn_tile *tile,
-                       const struct attn_scratch *scratch, const struct attn_queries *queries,
-                       size_t first, size_t count, double *scores) {
+void attn_scorer_f64(const struct attn_scorer *scorer, const struct attn_tile *tile,
+                     const struct attn_scratch *scratch, const struct attn_queries *queries,
+                     size_t first, size_t count, double *scores) {
   const struct score_kind *kind = scorer->score->kind;
   double (*const function)(double, const double *) = scorer->log ? kind->log_score : kind->score;
   for (size_t q = 0; q < count; q++) {
     double *row = scores + q * tile->rows;
-    bases_exact(scorer, tile->norms, scratch, tile->rows,
-                queries->exact + (first + q) * queries->dim, queries->norms[first + q], row);
+    bases_f64(scorer, tile->norms, scratch, tile->rows, queries->f64 + (first + q) * queries->dim,
+              queries->norms[first + q], row);
     for (size_t r = 0; r < tile->rows; r++)
       row[r] = function(row[r], scorer->numbers);
   }
 }
 
-double attn_scorer_exact_pair(const struct attn_scorer *scorer, const struct attn_tile *tile,
-                              size_t row, struct attn_scratch *scratch,
-                              const struct attn_queries *queries, size_t query) {
+double attn_scorer_f64_pair(const struct attn_scorer *scorer, const struct attn_tile *tile,
+                            size_t row, struct attn_scratch *scratch,
+                            const struct attn_queries *queries, size_t query) {
   const struct score_kind *kind = scorer->score->kind;
   double base;
-  attn_tile_key(tile, row, scorer->key_dim, scratch->wide_keys);
+  attn_tile_key(tile, row, scorer->key_dim, scratch->keys_f64);
   map_keys(scorer, scratch, 1);
-  bases_exact(scorer, tile->norms + row, scratch, 1, queries->exact + query * queries->dim,
-              queries->norms[query], &base);
+  bases_f64(scorer, tile->norms + row, scratch, 1, queries->f64 + query * queries->dim,
+            queries->norms[query], &base);
   return (scorer->log ? kind->log_score : kind->score)(base, scorer->numbers);
 }

@@ -3,7 +3,7 @@
  * Before any of its rows gets a place in RAM a memory is held against the limits
  * and against what RAM is left. A JSON body has been parsed into matrices by
  * then, and is copied; a binary one goes from the socket straight to where its
- * rows will stay (lib/filler.c), so that importing takes the RAM of the memory
+ * rows will stay (lib/builder.c), so that importing takes the RAM of the memory
  * and hardly more; of a large one the writer stores what has come while more
  * comes (engine/arriving.c).
  *
@@ -112,9 +112,9 @@ struct import {
   struct api *api;
   struct tensor_upload *upload;
   attn_snapshot *shape;
-  attn_filler *filler; /* NULL until the header is there, and without rows */
-  size_t claim;        /* bytes of RAM, of all rows that were announced */
-  size_t charge;       /* taken from the budget so far */
+  attn_builder *builder; /* NULL until the header is there, and without rows */
+  size_t claim;          /* bytes of RAM, of all rows that were announced */
+  size_t charge;         /* taken from the budget so far */
   bool ahead;
   struct arriving *arriving; /* NULL, or where blocks go as they become whole: ... */
   size_t given;              /* ... so many so far */
@@ -124,12 +124,12 @@ struct import {
 static void expect(struct import *import) {
   if (!import->ahead || import->claim < AHEAD_LEAST) return;
   import->arriving =
-      writer_expect(import->api->writer, import->shape, attn_filler_block_count(import->filler));
+      writer_expect(import->api->writer, import->shape, attn_builder_block_count(import->builder));
 }
 
 static void give(struct import *import) {
   attn_block *block;
-  while (import->arriving && (block = attn_filler_block(import->filler, import->given))) {
+  while (import->arriving && (block = attn_builder_block(import->builder, import->given))) {
     arriving_give(import->arriving, block);
     import->given++;
   }
@@ -143,17 +143,17 @@ static bool import_open(void *context, size_t rows, size_t key_dim, size_t value
     if (!measure(import->api, import->shape, rows, &import->claim, problem) ||
         !budget_check(&import->api->budget, import->claim, problem))
       return false;
-    if (rows > 0) status = attn_filler_create(&import->filler, import->shape, rows);
+    if (rows > 0) status = attn_builder_create(&import->builder, import->shape, rows);
     if (status == ATTN_OK && rows > 0) expect(import);
   }
   return status == ATTN_OK || problem_set_status(problem, status, "");
 }
 
-/* What the filler holds by now is charged, but for what it has beside a memory that is
+/* What the builder holds by now is charged, but for what it has beside a memory that is
  * nearly whole: or an upload that just fits would be refused in its end. */
 static bool charge(struct import *import, struct problem *problem) {
   struct budget *budget = &import->api->budget;
-  const size_t held = attn_filler_bytes(import->filler);
+  const size_t held = attn_builder_bytes(import->builder);
   const size_t bytes = held < import->claim ? held : import->claim;
   if (bytes > import->charge && !budget_take(budget, bytes - import->charge, problem))
     return problem_set(problem, PROBLEM_RAM_FULL, "",
@@ -177,13 +177,14 @@ static bool took(struct import *import, attn_status status, const char *pointer,
 static bool import_keys(void *context, size_t first, size_t rows, const float *numbers,
                         struct problem *problem) {
   struct import *import = context;
-  return took(import, attn_filler_keys(import->filler, first, rows, numbers), "/keys", problem);
+  return took(import, attn_builder_keys(import->builder, first, rows, numbers), "/keys", problem);
 }
 
 static bool import_values(void *context, size_t first, size_t rows, const float *numbers,
                           struct problem *problem) {
   struct import *import = context;
-  return took(import, attn_filler_values(import->filler, first, rows, numbers), "/values", problem);
+  return took(import, attn_builder_values(import->builder, first, rows, numbers), "/values",
+              problem);
 }
 
 void import_free(struct import *import) {
@@ -191,7 +192,7 @@ void import_free(struct import *import) {
   arriving_end(import->arriving);
   budget_give(&import->api->budget, import->charge);
   tensor_upload_free(import->upload);
-  attn_filler_free(import->filler);
+  attn_builder_free(import->builder);
   attn_snapshot_free(import->shape);
   free(import);
 }
@@ -231,8 +232,8 @@ struct memory *import_finish(struct import *import, const char *name, size_t *ch
   struct memory *memory = NULL;
   if (!tensor_upload_finish_memory(import->upload, &body, problem)) return NULL;
   attn_status status = ATTN_OK;
-  if (import->filler) {
-    status = attn_filler_finish(import->filler, &snapshot);
+  if (import->builder) {
+    status = attn_builder_finish(import->builder, &snapshot);
   } else {
     if (!building_check(import->api, 0, body.key_dim, body.value_dim, problem)) {
       memory_body_free(&body);

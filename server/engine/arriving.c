@@ -46,7 +46,7 @@ struct arriving {
   size_t given, stored, busy;
   bool cut; /* no more are taken: there was no memory for one */
   bool ended, failed;
-  struct arriving *following;
+  struct arriving *next;
 };
 
 struct arrivals {
@@ -95,7 +95,7 @@ struct arriving *arriving_create(struct arrivals *arrivals, const attn_snapshot 
   arriving->shape = empty;
   arriving->count = blocks;
   pthread_mutex_lock(&arrivals->mutex);
-  arriving->following = arrivals->first;
+  arriving->next = arrivals->first;
   arrivals->first = arriving;
   pthread_mutex_unlock(&arrivals->mutex);
   return arriving;
@@ -213,8 +213,8 @@ static void take_out(struct arriving *arriving) {
   struct arriving **at = &arriving->of->first;
   pthread_mutex_lock(&arriving->of->mutex);
   while (*at != arriving)
-    at = &(*at)->following;
-  *at = arriving->following;
+    at = &(*at)->next;
+  *at = arriving->next;
   pthread_mutex_unlock(&arriving->of->mutex);
 }
 
@@ -231,7 +231,7 @@ void arrivals_free(struct arrivals *arrivals) {
   if (!arrivals) return;
   while (arrivals->first) {
     struct arriving *arriving = arrivals->first;
-    arrivals->first = arriving->following;
+    arrivals->first = arriving->next;
     arriving_free(arriving);
   }
   pthread_mutex_destroy(&arrivals->mutex);
@@ -241,7 +241,7 @@ void arrivals_free(struct arrivals *arrivals) {
 /* With the mutex held: the last one in the list, which is the oldest one. */
 static struct arriving *find_due(const struct arrivals *arrivals) {
   struct arriving *found = NULL;
-  for (struct arriving *arriving = arrivals->first; arriving; arriving = arriving->following)
+  for (struct arriving *arriving = arrivals->first; arriving; arriving = arriving->next)
     if (is_due(arriving)) found = arriving;
   return found;
 }

@@ -93,9 +93,9 @@ static void compute_alone(struct batcher *batcher, struct question *question,
   finish(question, status, end);
 }
 
-/* A batch's queries and its answer, side by side. The memory is lent by the pool: to have
- * malloc() look for some kilobytes makes it tidy up, and forget the small pieces that the
- * next requests will want. */
+/* A batch's queries and its answer, side by side. The memory is the pool's: to have malloc()
+ * look for some kilobytes makes it tidy up, and forget the small pieces that the next requests
+ * will want. */
 struct tray {
   const attn_pool *pool;
   void *room;
@@ -105,7 +105,7 @@ struct tray {
 };
 
 static void tray_free(const struct tray *tray) {
-  if (tray->room) tray->pool->take_back(tray->pool->context, tray->room, tray->bytes);
+  if (tray->room) tray->pool->free(tray->pool->context, tray->room, tray->bytes);
 }
 
 /* Sizes are those of the questions' own matrices added up, which exist. */
@@ -117,7 +117,7 @@ static bool tray_create(struct tray *tray, const attn_pool *pool, const attn_sna
   const size_t queries = request->query_count * request->query_dim * sizeof *tray->queries;
   while (tray->bytes < answer + queries)
     tray->bytes *= 2;
-  tray->room = pool->lend(pool->context, tray->bytes);
+  tray->room = pool->alloc(pool->context, tray->bytes);
   if (!tray->room) return false;
   attn_result_place(&tray->result, tray->room);
   tray->queries = (float *)(void *)((char *)tray->room + answer);
@@ -126,7 +126,7 @@ static bool tray_create(struct tray *tray, const attn_pool *pool, const attn_sna
 
 static void tray_load(struct tray *tray, const struct question *first) {
   float *to = tray->queries;
-  for (const struct question *q = first; q; q = q->following) {
+  for (const struct question *q = first; q; q = q->next) {
     const size_t numbers = q->request.query_count * q->request.query_dim;
     memcpy(to, q->request.queries, numbers * sizeof *to);
     to += numbers;
@@ -148,7 +148,7 @@ static bool compute_together(struct batcher *batcher, struct question *first, si
   if (!tray_create(&tray, pool, first->snapshot, &request)) goto done;
   tray_load(&tray, first);
   struct batch batch = {batcher, first, 0};
-  for (const struct question *q = first; q; q = q->following)
+  for (const struct question *q = first; q; q = q->next)
     batch.deadline = fmax(batch.deadline, q->deadline);
   request.queries = tray.queries;
   request.cancelled = gives_up;
@@ -159,7 +159,7 @@ static bool compute_together(struct batcher *batcher, struct question *first, si
   answered = status == ATTN_OK || status == ATTN_CANCELLED;
   size_t offset = 0;
   for (struct question *q = first, *next; answered && q; q = next) {
-    next = q->following;
+    next = q->next;
     if (status == ATTN_OK) tray_unload(&tray, q, offset);
     offset += q->request.query_count;
     q->seconds = end - start;
@@ -182,7 +182,7 @@ static bool alike(const struct question *a, const struct question *b) {
 }
 
 static bool is_pending(const struct batcher *batcher, const struct question *wanted) {
-  for (const struct question *q = batcher->pending; q; q = q->following)
+  for (const struct question *q = batcher->pending; q; q = q->next)
     if (q == wanted) return true;
   return false;
 }
@@ -196,13 +196,13 @@ static struct question **unlink_alike(struct question **link, const struct quest
   for (struct question *q; (q = *link);) {
     const size_t more = q == wanted ? 0 : q->request.query_count;
     if (q != wanted && (queries + more > BATCH_QUERIES || !alike(q, wanted))) {
-      link = &q->following;
+      link = &q->next;
       continue;
     }
-    *link = q->following;
-    q->following = NULL;
+    *link = q->next;
+    q->next = NULL;
     *taken_end = q;
-    taken_end = &q->following;
+    taken_end = &q->next;
     queries += more;
   }
   return link;
@@ -223,13 +223,13 @@ static struct question *sift(struct question *questions) {
   struct question *kept = NULL, **end = &kept;
   const double now = clock_seconds();
   for (struct question *q = questions, *next; q; q = next) {
-    next = q->following;
-    q->following = NULL;
+    next = q->next;
+    q->next = NULL;
     if (now > q->deadline || (q->abandoned && q->abandoned(q))) {
       finish(q, ATTN_CANCELLED, now);
     } else {
       *end = q;
-      end = &q->following;
+      end = &q->next;
     }
   }
   return kept;
@@ -238,11 +238,11 @@ static struct question *sift(struct question *questions) {
 static void answer_with(struct batcher *batcher, struct question *questions,
                         const attn_pool *pool) {
   size_t count = 0, number = 0;
-  for (const struct question *q = questions; q; q = q->following, number++)
+  for (const struct question *q = questions; q; q = q->next, number++)
     count += q->request.query_count;
   if (number > 1 && compute_together(batcher, questions, count, number, pool)) return;
   for (struct question *q = questions, *next; q; q = next) {
-    next = q->following;
+    next = q->next;
     compute_alone(batcher, q, pool);
   }
 }
@@ -275,7 +275,7 @@ static bool enqueue(struct batcher *batcher, struct question *question) {
   *asked = (struct asked){batcher, question};
   pthread_mutex_lock(&batcher->mutex);
   *batcher->pending_end = question;
-  batcher->pending_end = &question->following;
+  batcher->pending_end = &question->next;
   pthread_mutex_unlock(&batcher->mutex);
   if (workers_submit(batcher->workers, run_asked, asked, question->cost)) return true;
   free(asked);
@@ -285,7 +285,7 @@ static bool enqueue(struct batcher *batcher, struct question *question) {
 }
 
 void batcher_ask(struct batcher *batcher, struct question *question) {
-  question->following = NULL;
+  question->next = NULL;
   question->cost =
       batcher_cost(question->snapshot, question->request.query_count, question->request.query_dim);
   if (workers_queue_length(batcher->workers) == 0 || !enqueue(batcher, question))
@@ -315,7 +315,7 @@ void batcher_answer_here(struct batcher *batcher, struct question *question) {
 
 /* The list is in reverse order of arrival, so that its first one knows its length. */
 void batcher_put_off(struct batcher *batcher, struct question **list, struct question *question) {
-  question->following = *list;
+  question->next = *list;
   question->put_off = *list ? (*list)->put_off + 1 : 1;
   *list = question;
   if (question->put_off == MOST_PUT_OFF) batcher_answer_put_off(batcher, list);
@@ -325,8 +325,8 @@ void batcher_answer_put_off(struct batcher *batcher, struct question **list) {
   const attn_pool here = pool_here(batcher);
   struct question *questions = NULL;
   for (struct question *q = *list, *next; q; q = next) {
-    next = q->following;
-    q->following = questions;
+    next = q->next;
+    q->next = questions;
     questions = q;
   }
   *list = NULL;

@@ -25,7 +25,7 @@ struct question {
   double seconds;    /* that the library took for the batch it was part of */
   size_t companions; /* other questions in that batch */
   double cost;       /* expected seconds; set by batcher_ask() */
-  struct question *following;
+  struct question *next;
   size_t put_off; /* with those before it: see batcher_put_off() */
 };
 

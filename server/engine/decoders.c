@@ -47,7 +47,7 @@ static enum store_status decode(const struct decoding *decoding) {
 /* ---- With the mutex held ---- */
 
 static void put_back(struct decoders *decoders, struct decoding *decoding) {
-  decoding->following = decoders->free;
+  decoding->next = decoders->free;
   decoders->free = decoding;
   decoders->free_count++;
   pthread_cond_signal(&decoders->freed);
@@ -56,7 +56,7 @@ static void put_back(struct decoders *decoders, struct decoding *decoding) {
 /* Decodes the first that waits; lets go of the mutex meanwhile. */
 static void take_one(struct decoders *decoders) {
   struct decoding *decoding = decoders->first;
-  decoders->first = decoding->following;
+  decoders->first = decoding->next;
   if (!decoders->first) decoders->last = &decoders->first;
   /* what comes behind a failure is of no use */
   const bool wanted = decoders->status == STORE_OK || decoding->index < decoders->failed;
@@ -94,7 +94,7 @@ struct decoding *decoders_room(struct decoders *decoders) {
       pthread_cond_wait(&decoders->freed, &decoders->mutex);
   }
   struct decoding *decoding = decoders->free;
-  decoders->free = decoding->following;
+  decoders->free = decoding->next;
   decoders->free_count--;
   pthread_mutex_unlock(&decoders->mutex);
   buffer_clear(&decoding->bytes);
@@ -102,10 +102,10 @@ struct decoding *decoders_room(struct decoders *decoders) {
 }
 
 void decoders_submit(struct decoders *decoders, struct decoding *decoding) {
-  decoding->following = NULL;
+  decoding->next = NULL;
   pthread_mutex_lock(&decoders->mutex);
   *decoders->last = decoding;
-  decoders->last = &decoding->following;
+  decoders->last = &decoding->next;
   pthread_cond_signal(&decoders->work);
   pthread_mutex_unlock(&decoders->mutex);
 }

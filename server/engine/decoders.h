@@ -20,7 +20,7 @@ struct decoding {
   size_t index;               /* of the block; counts up within a run */
   const attn_snapshot *shape; /* both live until the run ends */
   attn_block **block;
-  struct decoding *following;
+  struct decoding *next;
 };
 
 /* For one more, its bytes empty: waits until there is room. */

@@ -14,7 +14,7 @@ struct staging {
   size_t change_bytes;  /* of a fold: what it makes superfluous */
   int64_t base_version; /* of a fold: of the base that there was when it began */
   bool complete;
-  struct staging *following; /* the writer's */
+  struct staging *next; /* the writer's */
 };
 
 /* Whether a new memory is too large to be stored within a batch. */

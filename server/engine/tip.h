@@ -28,7 +28,7 @@ struct tip {
   size_t reserved; /* taken from the budget in this batch */
   bool touched;    /* `now` differs from `published` */
 
-  struct tip *following;                    /* tips.c: in the chain of the table */
+  struct tip *next;                         /* tips.c: in the chain of the table */
   size_t heap_place;                        /* tips.c: 0 is none */
   bool in_batch, folds;                     /* the writer's: is in a list of its ... */
   struct tip *next_in_batch, *next_to_fold; /* ... and what follows there */

@@ -42,7 +42,7 @@ void tips_free(struct tips *tips) {
   for (size_t i = 0; i < tips->chain_count; i++)
     while (tips->chains[i]) {
       struct tip *tip = tips->chains[i];
-      tips->chains[i] = tip->following;
+      tips->chains[i] = tip->next;
       tip_free(tip);
     }
   free(tips->chains);
@@ -57,7 +57,7 @@ static struct tip **place_of(struct tips *tips, const char *name) {
   const uint64_t hash = keyed_hash(tips->key, name, strlen(name));
   struct tip **at = &tips->chains[hash & (tips->chain_count - 1)];
   while (*at && strcmp((*at)->name, name) != 0)
-    at = &(*at)->following;
+    at = &(*at)->next;
   return at;
 }
 
@@ -75,8 +75,8 @@ static void grow_table(struct tips *tips) {
   for (size_t i = 0; i < old_count; i++)
     while (old[i]) {
       struct tip *tip = old[i];
-      old[i] = tip->following;
-      tip->following = NULL;
+      old[i] = tip->next;
+      tip->next = NULL;
       *place_of(tips, tip->name) = tip;
     }
   free(old);
@@ -153,7 +153,7 @@ void tips_schedule(struct tips *tips, struct tip *tip) {
 
 void tips_drop(struct tips *tips, struct tip *tip) {
   leave_heap(tips, tip);
-  *place_of(tips, tip->name) = tip->following;
+  *place_of(tips, tip->name) = tip->next;
   tips->count--;
   tip_free(tip);
 }

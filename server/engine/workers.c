@@ -12,7 +12,7 @@
  * due time stands behind it. First come, first served was rejected: one batch
  * over a large memory would hold up a thousand small requests.
  *
- * A long job that runs is also no obstacle: between two runs of tiles the library calls
+ * A long job that runs is also no obstacle: between two key blocks the library calls
  * pause(), and a job that is due and many times shorter is run right there, on
  * the same stack. Depth is bounded by that factor, and a job is let in only
  * while those before it have taken no more than half of the time, so that a
@@ -45,7 +45,7 @@
 #include <stdlib.h>
 
 #include "base/clock.h"
-#include "engine/stash.h"
+#include "engine/buffer_pool.h"
 
 /* Seconds that a job may wait per second that it takes. */
 #define PATIENCE 8.0
@@ -65,10 +65,10 @@ struct group {
   void (*task)(void *argument, size_t index);
   void *argument;
   size_t count;
-  atomic_size_t next;  /* the first slice nobody has claimed */
-  double seconds;      /* of the job that it belongs to */
-  atomic_uint helpers; /* workers inside, without the owner */
-  struct group *following;
+  atomic_size_t unclaimed; /* the first slice nobody has claimed */
+  double seconds;          /* of the job that it belongs to */
+  atomic_uint helpers;     /* workers inside, without the owner */
+  struct group *next;
 };
 
 struct workers {
@@ -85,7 +85,7 @@ struct workers {
   unsigned thread_count; /* running */
   unsigned width;        /* for cutting work: as many as were asked for */
   pthread_t *threads;
-  struct stash *stash; /* what the library computes in */
+  struct buffer_pool *buffers; /* of what the library computes in */
 };
 
 /* What this thread is doing: how long the job in hand is expected to take,
@@ -184,7 +184,7 @@ static void run_job(const struct job *job) {
 
 static void run_slices(struct group *group) {
   for (size_t i;
-       (i = atomic_fetch_add_explicit(&group->next, 1, memory_order_relaxed)) < group->count;)
+       (i = atomic_fetch_add_explicit(&group->unclaimed, 1, memory_order_relaxed)) < group->count;)
     group->task(group->argument, i);
 }
 
@@ -199,8 +199,8 @@ static void help(struct workers *workers, struct group *group) {
 }
 
 static struct group *group_with_work(struct workers *workers) {
-  for (struct group *group = workers->groups; group; group = group->following)
-    if (atomic_load_explicit(&group->next, memory_order_relaxed) < group->count) return group;
+  for (struct group *group = workers->groups; group; group = group->next)
+    if (atomic_load_explicit(&group->unclaimed, memory_order_relaxed) < group->count) return group;
   return NULL;
 }
 
@@ -233,10 +233,10 @@ static void run_group(void *context, size_t count, void (*task)(void *argument, 
   struct workers *workers = context;
   struct group group = {
       .task = task, .argument = argument, .count = count, .seconds = occupation.seconds};
-  atomic_init(&group.next, 0);
+  atomic_init(&group.unclaimed, 0);
   atomic_init(&group.helpers, 0);
   pthread_mutex_lock(&workers->mutex);
-  group.following = workers->groups;
+  group.next = workers->groups;
   workers->groups = &group;
   publish(workers, true);
   pthread_mutex_unlock(&workers->mutex);
@@ -246,8 +246,8 @@ static void run_group(void *context, size_t count, void (*task)(void *argument, 
   pthread_mutex_lock(&workers->mutex);
   struct group **link = &workers->groups;
   while (*link != &group)
-    link = &(*link)->following;
-  *link = group.following;
+    link = &(*link)->next;
+  *link = group.next;
   wait_for_helpers(workers, &group);
   pthread_mutex_unlock(&workers->mutex);
 }
@@ -267,22 +267,22 @@ static void let_in(void *context) {
   occupation.lent += clock_seconds() - start;
 }
 
-static void *lend(void *context, size_t bytes) {
+static void *pool_alloc(void *context, size_t bytes) {
   const struct workers *workers = context;
-  return stash_lend(workers->stash, bytes);
+  return buffer_pool_alloc(workers->buffers, bytes);
 }
 
-static void take_back(void *context, void *room, size_t bytes) {
+static void pool_free(void *context, void *buffer, size_t bytes) {
   const struct workers *workers = context;
-  stash_take_back(workers->stash, room, bytes);
+  buffer_pool_release(workers->buffers, buffer, bytes);
 }
 
 attn_pool workers_pool(struct workers *workers) {
   return (attn_pool){.workers = workers->width,
                      .run = run_group,
                      .pause = let_in,
-                     .lend = lend,
-                     .take_back = take_back,
+                     .alloc = pool_alloc,
+                     .free = pool_free,
                      .context = workers};
 }
 
@@ -316,8 +316,8 @@ struct workers *workers_create(unsigned threads, size_t max_queue) {
   workers->max_queue = max_queue;
   workers->queue = calloc(max_queue, sizeof *workers->queue);
   workers->threads = calloc(threads, sizeof *workers->threads);
-  workers->stash = stash_create();
-  bool made = workers->queue && workers->threads && workers->stash;
+  workers->buffers = buffer_pool_create();
+  bool made = workers->queue && workers->threads && workers->buffers;
   while (made && workers->thread_count < threads) {
     made = pthread_create(&workers->threads[workers->thread_count], NULL, worker, workers) == 0;
     if (made) workers->thread_count++;
@@ -344,7 +344,7 @@ void workers_free(struct workers *workers) {
   pthread_cond_destroy(&workers->left);
   pthread_cond_destroy(&workers->work);
   pthread_mutex_destroy(&workers->mutex);
-  stash_free(workers->stash);
+  buffer_pool_free(workers->buffers);
   free(workers->threads);
   free(workers->queue);
   free(workers);

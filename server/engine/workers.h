@@ -1,5 +1,5 @@
-/* The worker pool: threads that run requests, and lend each other a hand with
- * the slices of a large one. */
+/* The worker pool: threads that run requests, and help each other with the slices of a large
+ * one. */
 #ifndef ENGINE_WORKERS_H
 #define ENGINE_WORKERS_H
 
@@ -27,7 +27,7 @@ bool workers_submit(void *context, void (*run)(void *argument), void *argument, 
 size_t workers_queue_length(struct workers *workers);
 
 /* For attn_attend() on one of the workers: slices are run by the caller and by
- * whichever workers are idle, and between runs of tiles a short job may be let in. */
+ * whichever workers are idle, and between key blocks a short job may be let in. */
 attn_pool workers_pool(struct workers *workers);
 
 #endif

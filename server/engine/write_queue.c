@@ -39,9 +39,9 @@ bool write_queue_add(struct write_queue *queue, struct write *write) {
   pthread_mutex_lock(&queue->mutex);
   const bool taken = !queue->ending;
   if (taken) {
-    write->following = NULL;
+    write->next = NULL;
     *queue->last = write;
-    queue->last = &write->following;
+    queue->last = &write->next;
     pthread_cond_signal(&queue->changed);
   }
   pthread_mutex_unlock(&queue->mutex);
@@ -91,7 +91,7 @@ struct write *write_queue_take(struct write_queue *queue, size_t most, write_que
     sleep_for(queue, ms);
   struct write *first = queue->first, **at = &first;
   for (size_t count = 0; *at && count < most; count++)
-    at = &(*at)->following;
+    at = &(*at)->next;
   queue->first = *at;
   *at = NULL;
   if (!queue->first) queue->last = &queue->first;

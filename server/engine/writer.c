@@ -10,7 +10,7 @@
  * What would hold others up is done in slices, one between two batches: storing
  * large new memories, some before they have come whole (arriving.c), folding
  * (staging.c), sweeping away what folds, deletes and replacements leave behind, and
- * moving what stays into huge pages (settler.c).
+ * moving what stays into huge pages (promoter.c).
  * Who writes little waits for a slice at the most, so slices are small while there
  * are others to wait. A backup is not done so: SQLite copies the store in one go, and
  * writes wait for it.
@@ -47,8 +47,8 @@
 #include "engine/arriving.h"
 #include "engine/copying.h"
 #include "engine/load.h"
+#include "engine/promoter.h"
 #include "engine/refusal.h"
-#include "engine/settler.h"
 #include "engine/staging.h"
 #include "engine/sweeper.h"
 #include "engine/tips.h"
@@ -88,7 +88,7 @@ struct writer {
   bool fold_failed;               /* the last one, which has been logged */
   bool failure_noted;             /* the store's */
   struct sweeper sweeper;
-  struct settler settler;
+  struct promoter promoter;
   double rest_until, busy_until; /* in clock_seconds() */
 };
 
@@ -121,7 +121,7 @@ static void unwant_fold(struct writer *writer, struct tip *tip) {
 
 /* That of a memory that is gone. */
 static void drop_tip(struct writer *writer, struct tip *tip) {
-  for (struct staging *s = writer->staging; s; s = s->following)
+  for (struct staging *s = writer->staging; s; s = s->next)
     if (s->tip == tip) s->tip = NULL;
   unwant_fold(writer, tip);
   tips_drop(writer->tips, tip);
@@ -140,7 +140,7 @@ static void publish(struct writer *writer, struct tip *tip) {
   struct registry *registry = writer->config.registry;
   struct memory *memory = tip->now.memory;
   if (memory == tip->published.memory) return;
-  settler_want(&writer->settler);
+  promoter_want(&writer->promoter);
   if (memory)
     while (!registry_put(registry, memory_ref(memory))) {
       memory_free(memory);
@@ -279,8 +279,7 @@ static enum store_status run_batch(struct writer *writer, const struct batch *ba
   const int64_t floor = writer->floor;
   const size_t memory_count = writer->memory_count;
   if (batch->expire && context.status == STORE_OK) expire(writer, &context);
-  for (struct write *write = batch->first; write && context.status == STORE_OK;
-       write = write->following)
+  for (struct write *write = batch->first; write && context.status == STORE_OK; write = write->next)
     apply(writer, write, batch->staged, &context);
   for (struct tip *tip = writer->batch; tip && context.status == STORE_OK; tip = tip->next_in_batch)
     if (!tip_gather_in(tip)) context.status = STORE_NO_MEMORY;
@@ -312,9 +311,9 @@ static void finish(struct writer *writer, struct write *write) {
 
 static void finish_all(struct writer *writer, struct write *write) {
   while (write) {
-    struct write *following = write->following;
+    struct write *next = write->next;
     finish(writer, write);
-    write = following;
+    write = next;
   }
 }
 
@@ -329,7 +328,7 @@ static bool is_rested(const struct writer *writer) {
 static void run_writes(struct writer *writer, struct write *first, bool expire) {
   const struct batch batch = {.first = first, .expire = expire};
   enum store_status status = run_batch(writer, &batch);
-  const bool alone = first && !first->following && !expire;
+  const bool alone = first && !first->next && !expire;
   for (int left = MOST_ATTEMPTS; alone && status == STORE_FULL && left > 0; left--) {
     if (!sweeper_make_room(&writer->sweeper)) break;
     write_reset(first);
@@ -338,15 +337,15 @@ static void run_writes(struct writer *writer, struct write *first, bool expire) 
   if (status != STORE_OK && expire) rest(writer);
   if ((status == STORE_FULL || status == STORE_NO_MEMORY) && first && !alone) {
     while (first) {
-      struct write *following = first->following;
-      first->following = NULL;
+      struct write *next = first->next;
+      first->next = NULL;
       write_reset(first);
       run_writes(writer, first, false);
-      first = following;
+      first = next;
     }
     return;
   }
-  for (struct write *write = first; write && status != STORE_OK; write = write->following)
+  for (struct write *write = first; write && status != STORE_OK; write = write->next)
     fail_for_store(writer, write, status);
   finish_all(writer, first);
 }
@@ -366,7 +365,7 @@ static bool has_to_be_staged(struct writer *writer, const struct write *write) {
 static bool stage_write(struct writer *writer, struct write *write) {
   struct staging **last = &writer->staging;
   while (*last)
-    last = &(*last)->following;
+    last = &(*last)->next;
   *last = staging_of_write(write, writer->config.store);
   return *last != NULL;
 }
@@ -374,12 +373,12 @@ static bool stage_write(struct writer *writer, struct write *write) {
 /* Takes large new memories out of the queue. */
 static struct write *stage_large(struct writer *writer, struct write *first) {
   for (struct write **at = &first; *at;) {
-    struct write *write = *at, *following = write->following;
+    struct write *write = *at, *next = write->next;
     if (has_to_be_staged(writer, write) && stage_write(writer, write)) {
-      write->following = NULL;
-      *at = following;
+      write->next = NULL;
+      *at = next;
     } else {
-      at = &write->following;
+      at = &write->next;
     }
   }
   return first;
@@ -445,7 +444,7 @@ static void stage_on(struct writer *writer, bool end) {
     status = staging_store(staging, end ? SLICE : slice_bytes(writer));
     if (status == STORE_OK && !staging->complete) return;
   }
-  writer->staging = staging->following;
+  writer->staging = staging->next;
   if (staging->write)
     used = end_write(writer, staging, status);
   else if (!useless)
@@ -469,11 +468,11 @@ static struct write *take_backups(struct writer *writer, struct write *first) {
   for (struct write **at = &first; *at;) {
     struct write *write = *at;
     if (write->kind != WRITE_BACKUP) {
-      at = &write->following;
+      at = &write->next;
       continue;
     }
-    *at = write->following;
-    write->following = NULL;
+    *at = write->next;
+    write->next = NULL;
     write_copy(write, writer->config.store);
     note_failure(writer);
     finish(writer, write);
@@ -508,7 +507,7 @@ static bool load_all(struct writer *writer, const struct loader *loader) {
     writer->memory_count++;
     atomic_store(&writer->loaded_memories, i + 1);
   }
-  if (count > 0) settler_want(&writer->settler);
+  if (count > 0) promoter_want(&writer->promoter);
   writer->floor = store_version_floor(store);
   const double seconds = clock_seconds() - began;
   const double bytes = (double)atomic_load(&writer->config.budget->used);
@@ -544,7 +543,7 @@ static int64_t idle_ms(void *context) {
   const int64_t soonest = tips_soonest(writer->tips), now = clock_wall_ms();
   const double resting = writer->rest_until - clock_seconds();
   const double chore =
-      1000 * fmin(sweeper_wait(&writer->sweeper, false), settler_wait(&writer->settler));
+      1000 * fmin(sweeper_wait(&writer->sweeper, false), promoter_wait(&writer->promoter));
   int64_t ms = INT64_MAX;
   if (writer->staging || is_arriving(writer)) return 0;
   if (soonest != NEVER_EXPIRES)
@@ -564,8 +563,8 @@ static void do_chores(struct writer *writer, bool busy, bool end) {
     arrive(writer);
   else if (!end && sweeper_wait(&writer->sweeper, busy) <= 0)
     sweeper_run(&writer->sweeper, busy);
-  else if (!end && settler_wait(&writer->settler) <= 0)
-    settler_run(&writer->settler, is_busy(writer));
+  else if (!end && promoter_wait(&writer->promoter) <= 0)
+    promoter_run(&writer->promoter, is_busy(writer));
 }
 
 static void *run(void *context) {
@@ -608,7 +607,7 @@ struct writer *writer_create(const struct writer_config *config) {
   writer->config = *config;
   writer->last_fold = &writer->folds;
   writer->sweeper = (struct sweeper){.store = config->store, .garbage = true};
-  if (config->huge_pages) writer->settler.registry = config->registry;
+  if (config->huge_pages) writer->promoter.registry = config->registry;
   write_queue_init(&writer->queue);
   pthread_mutex_init(&writer->mutex, NULL);
   pthread_cond_init(&writer->loading_ended, NULL);

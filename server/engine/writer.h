@@ -67,7 +67,7 @@ struct write {
   /* Called once, on the writer's thread; the write may be gone when it
    * returns. */
   void (*done)(struct write *write);
-  struct write *following;
+  struct write *next;
 };
 
 struct writer_config {

@@ -113,10 +113,10 @@ struct request {
   struct timespec began;
   /* From here on a spare one keeps what it has. */
   struct http_reply reply;
-  struct intake intake;      /* of the body */
-  struct request *following; /* among the spare ones */
-  size_t room;               /* for the target */
-  char target[];             /* cut into path and query string */
+  struct intake intake; /* of the body */
+  struct request *next; /* among the spare ones */
+  size_t room;          /* for the target */
+  char target[];        /* cut into path and query string */
 };
 
 static double seconds_since(const struct timespec *then) {
@@ -178,7 +178,7 @@ static struct request *allocate_request(size_t length) {
 
 static struct request *take_spare(struct io_thread *thread) {
   struct request *request = thread->spare;
-  thread->spare = request->following;
+  thread->spare = request->next;
   thread->spare_count--;
   memset(request, 0, offsetof(struct request, reply));
   return request;
@@ -199,7 +199,7 @@ static void put_away(struct io_thread *thread, struct request *request) {
     free_request(request);
     return;
   }
-  request->following = thread->spare;
+  request->next = thread->spare;
   thread->spare = request;
   thread->spare_count++;
 }

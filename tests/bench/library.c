@@ -13,8 +13,8 @@
  * processors may be the two threads of one core, where all that computes takes twice as
  * long; ceilings that were measured before made ratios of 0.5 and 1.1 of the same times.
  *
- * Memories are settled (lib/settle.c), as those that stay in a daemon are, and what is read to
- * measure the bandwidth lies in huge pages as well. */
+ * Memories are promoted to huge pages (lib/huge_pages.c), as those that stay in a daemon are, and
+ * what is read to measure the bandwidth lies in huge pages as well. */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -57,7 +57,7 @@ attn_snapshot *new_memory_of(size_t rows, size_t dim, attn_dtype dtype) {
   must(attn_snapshot_create_typed(&empty, dim, dim, dtype), "create");
   must(attn_snapshot_append(&memory, empty, keys, values, rows), "append");
   for (size_t b = 0; b < attn_snapshot_block_count(memory);)
-    b = attn_snapshot_settle(memory, b, SIZE_MAX);
+    b = attn_snapshot_promote_huge_pages(memory, b, SIZE_MAX);
   attn_snapshot_free(empty);
   free(keys);
   free(values);

@@ -33,7 +33,8 @@ static attn_status fill(struct peer *peer, const float *keys, const float *value
   if (status == ATTN_OK) status = attn_snapshot_append(&peer->memory, empty, keys, values, rows);
   attn_snapshot_free(empty);
   for (size_t b = 0; status == ATTN_OK && b < attn_snapshot_block_count(peer->memory);)
-    b = attn_snapshot_settle(peer->memory, b, SIZE_MAX); /* as the daemon does with what stays */
+    b = attn_snapshot_promote_huge_pages(peer->memory, b,
+                                         SIZE_MAX); /* as the daemon does with what stays */
   return status;
 }
 

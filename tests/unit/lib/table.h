@@ -101,21 +101,21 @@ static inline void check_rows(const attn_snapshot *snapshot, const table *t) {
   floats_free(value);
 }
 
-/* The extent is that of the rows and of nothing that was there before. */
-static inline void check_extent(const attn_snapshot *snapshot, const table *t) {
-  struct attn_extent extent = {.min_norm = INFINITY};
+/* The stats are those of the rows and of nothing that was there before. */
+static inline void check_stats(const attn_snapshot *snapshot, const table *t) {
+  struct attn_block_stats stats = {.min_norm = INFINITY};
   for (size_t row = 0; row < t->rows; row++) {
     double sum = 0;
     for (size_t i = 0; i < t->dk; i++)
       sum += (double)t->keys[row * t->dk + i] * (double)t->keys[row * t->dk + i];
-    extent.max_norm = fmax(extent.max_norm, sqrt(sum));
-    if (sum > 0) extent.min_norm = fmin(extent.min_norm, sqrt(sum));
+    stats.max_norm = fmax(stats.max_norm, sqrt(sum));
+    if (sum > 0) stats.min_norm = fmin(stats.min_norm, sqrt(sum));
   }
   for (size_t i = 0; i < t->rows * t->dv; i++)
-    extent.max_value = fmax(extent.max_value, fabs((double)t->values[i]));
-  ck_assert_double_eq(snapshot->extent.max_norm, extent.max_norm);
-  ck_assert(snapshot->extent.min_norm == extent.min_norm);
-  ck_assert_double_eq(snapshot->extent.max_value, extent.max_value);
+    stats.max_value = fmax(stats.max_value, fabs((double)t->values[i]));
+  ck_assert_double_eq(snapshot->stats.max_norm, stats.max_norm);
+  ck_assert(snapshot->stats.min_norm == stats.min_norm);
+  ck_assert_double_eq(snapshot->stats.max_value, stats.max_value);
 }
 
 static inline bool same_layout(const attn_snapshot *a, const attn_snapshot *b) {

@@ -118,7 +118,7 @@ START_TEST(test_there_and_back) {
     check_bytes(memory, &t);
     attn_snapshot *back = carried(&r, memory);
     check_rows(back, &t);
-    check_extent(back, &t);
+    check_stats(back, &t);
     ck_assert_uint_eq(attn_snapshot_bytes(back), attn_snapshot_bytes(memory));
     check_same_answers((uint64_t)_i * 100 + i, memory, back);
     /* And it goes on as the one that stayed. */
@@ -162,9 +162,9 @@ START_TEST(test_extremes_are_taken_back) {
     CHECK_STATUS(ATTN_OK, attn_snapshot_get_row(back, row, kept[1], NULL));
     ck_assert(same_bits(kept[0], kept[1], DIM));
   }
-  ck_assert_double_eq(memory->extent.max_norm, back->extent.max_norm);
-  ck_assert_double_eq(memory->extent.min_norm, back->extent.min_norm);
-  ck_assert_double_eq(memory->extent.max_value, back->extent.max_value);
+  ck_assert_double_eq(memory->stats.max_norm, back->stats.max_norm);
+  ck_assert_double_eq(memory->stats.min_norm, back->stats.min_norm);
+  ck_assert_double_eq(memory->stats.max_value, back->stats.max_value);
   attn_snapshot_free(memory);
   attn_snapshot_free(back);
   floats_free(rows);

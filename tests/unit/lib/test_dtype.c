@@ -430,7 +430,7 @@ START_TEST(test_every_pair) {
 }
 END_TEST
 
-/* Long rows and many of them: sums over chunks, runs and tiles. */
+/* Long rows and many of them: sums over chunks, tiles and key blocks. */
 START_TEST(test_large_shapes) {
   static const char *const pairs[][2] = {
       {"scaled_dot", "softmax"}, {"gaussian", "sum"}, {"cosine", "entmax15"}, {"laplacian", "sum"}};

@@ -181,7 +181,7 @@ static void run_sequence(uint64_t index, size_t of, attn_dtype dtype) {
     table next = table_edited(&expected, &c.edit);
     check_rows(memory, &expected);
     check_rows(made, &next);
-    check_extent(made, &next);
+    check_stats(made, &next);
     check_sharing(memory, made, &c.edit);
     check_thrift(made);
 
@@ -209,7 +209,7 @@ static void run_sequence(uint64_t index, size_t of, attn_dtype dtype) {
     change_free(&c);
   }
   check_rows(old, &old_rows);
-  check_extent(old, &old_rows);
+  check_stats(old, &old_rows);
   check_answers(index, old, &old_rows);
   attn_snapshot_free(old);
   attn_snapshot_free(memory);
@@ -289,7 +289,7 @@ START_TEST(test_layouts) {
     table after = table_edited(&before, &edit);
     memory = edited(memory, &edit);
     check_rows(memory, &after);
-    check_extent(memory, &after);
+    check_stats(memory, &after);
     for (size_t b = 0; b < 5 && layouts[i].expected[b] > 0; b++)
       ck_assert_msg(b < attn_snapshot_block_count(memory) &&
                         attn_block_rows(attn_snapshot_block(memory, b)) == layouts[i].expected[b],
@@ -396,7 +396,7 @@ START_TEST(test_ram_is_given_back) {
   ck_assert_uint_eq(attn_snapshot_block_count(memory), 0);
   ck_assert_uint_eq(attn_snapshot_bytes(memory), attn_snapshot_bytes_of(memory, 0));
   table none = table_empty(DIM, DIM);
-  check_extent(memory, &none);
+  check_stats(memory, &none);
   memory = edited(
       memory, &(attn_edit){.added_keys = t.keys, .added_values = t.values, .added_count = ROWS});
   check_rows(memory, &t);

@@ -69,14 +69,14 @@ START_TEST(test_every_pattern) {
         kernels->panels_dot(&panels, got, p.count);
         for (size_t q = 0; q < count; q++)
           check_patterns(&p, got + q * p.count, kernels->name);
-        const struct attn_weighing weighing = {.weights = ones,
-                                               .count = count,
-                                               .stride = 1,
-                                               .values = p.numbers,
-                                               .rows = 1,
-                                               .dim = p.count};
+        const struct attn_pv_args args = {.weights = ones,
+                                          .count = count,
+                                          .stride = 1,
+                                          .values = p.numbers,
+                                          .rows = 1,
+                                          .dim = p.count};
         fill(got, count * p.count, NAN);
-        kernels->weigh_values(&weighing, got);
+        kernels->gemm_pv(&args, got);
         for (size_t q = 0; q < count; q++)
           check_patterns(&p, got + q * p.count, kernels->name);
         floats_free(got);
@@ -124,7 +124,7 @@ typedef struct table {
   struct attn_numbers numbers;
   char *data;
   float *scales;
-  double *wide; /* count x dim */
+  double *f64; /* count x dim */
 } table;
 
 static table table_new(rng *r, attn_dtype dtype, size_t count, size_t dim, bool panels) {
@@ -132,7 +132,7 @@ static table table_new(rng *r, attn_dtype dtype, size_t count, size_t dim, bool 
   table made = {.count = count, .dim = dim, .numbers = {.dtype = dtype}};
   made.data = must_alloc(panels ? padded * dim : count * dim + ATTN_PANEL, bytes);
   made.scales = floats_new(padded);
-  made.wide = must_alloc(count * dim, sizeof *made.wide);
+  made.f64 = must_alloc(count * dim, sizeof *made.f64);
   made.numbers.data = made.data;
   if (dtype == ATTN_INT8) made.numbers.scales = made.scales;
   float *row = floats_new(dim);
@@ -142,7 +142,7 @@ static table table_new(rng *r, attn_dtype dtype, size_t count, size_t dim, bool 
     fill_normal(r, row, dim, exp2(rng_range(r, -3, 3)));
     attn_row_keep(dtype, row, dim, made.data + first * bytes, stride, made.scales + i);
     const struct attn_numbers from = attn_numbers_after(made.numbers, i, first);
-    attn_row_doubles(&from, stride, dim, made.wide + i * dim);
+    attn_row_doubles(&from, stride, dim, made.f64 + i * dim);
   }
   floats_free(row);
   return made;
@@ -151,16 +151,16 @@ static table table_new(rng *r, attn_dtype dtype, size_t count, size_t dim, bool 
 static void table_free(table *t) {
   free(t->data);
   floats_free(t->scales);
-  free(t->wide);
+  free(t->f64);
 }
 
 /* In float64 they are what was kept, and nothing lies behind the last one. */
 static void check_widened(void (*widen)(double *, const struct attn_numbers *, size_t, size_t),
                           const table *t) {
-  double *wide = must_alloc(t->count * t->dim, sizeof *wide);
-  widen(wide, &t->numbers, t->count, t->dim);
-  ck_assert(memcmp(wide, t->wide, t->count * t->dim * sizeof *wide) == 0);
-  free(wide);
+  double *f64 = must_alloc(t->count * t->dim, sizeof *f64);
+  widen(f64, &t->numbers, t->count, t->dim);
+  ck_assert(memcmp(f64, t->f64, t->count * t->dim * sizeof *f64) == 0);
+  free(f64);
 }
 
 /* The bound that lib/arithmetic.c goes by, times what is added up. */
@@ -172,7 +172,7 @@ static void check_pair(const table *keys, const float *query, size_t row, double
                        double distance2) {
   double sum = 0, sizes = 0, squares = 0;
   for (size_t i = 0; i < keys->dim; i++) {
-    const double k = keys->wide[row * keys->dim + i], q = (double)query[i];
+    const double k = keys->f64[row * keys->dim + i], q = (double)query[i];
     sum += q * k;
     sizes += fabs(q * k);
     squares += (q - k) * (q - k);
@@ -222,19 +222,19 @@ static void check_keys(const struct attn_kernels *kernels, rng *r, attn_dtype dt
   table_free(&keys);
 }
 
-/* The rows in two goes, the second onto the first, are the same bits. */
-static void check_onto(const struct attn_kernels *kernels, rng *r,
-                       const struct attn_weighing *whole, const float *expected) {
+/* The rows in two calls, the second accumulating, give the same bits. */
+static void check_accumulate(const struct attn_kernels *kernels, rng *r,
+                             const struct attn_pv_args *whole, const float *expected) {
   const size_t from = rng_between(r, 1, whole->rows - 1), size = whole->count * whole->dim;
   float *outputs = floats_new(size);
-  struct attn_weighing work = *whole;
+  struct attn_pv_args work = *whole;
   work.rows = from;
-  kernels->weigh_values(&work, outputs);
+  kernels->gemm_pv(&work, outputs);
   work.rows = whole->rows - from;
   work.weights += from;
   work.values = attn_numbers_after(whole->values, from, from * whole->dim);
-  work.onto = true;
-  kernels->weigh_values(&work, outputs);
+  work.accumulate = true;
+  kernels->gemm_pv(&work, outputs);
   ck_assert(memcmp(outputs, expected, size * sizeof *outputs) == 0);
   ck_assert(floats_are_intact(outputs, size));
   floats_free(outputs);
@@ -249,26 +249,26 @@ static void check_values(const struct attn_kernels *kernels, rng *r, attn_dtype 
   float *outputs = floats_new(count * dim);
   for (size_t i = 0; i < count * stride; i++)
     weights[i] = (float)rng_unit(r);
-  struct attn_weighing work = {.weights = weights,
-                               .count = count,
-                               .stride = stride,
-                               .values = values.numbers,
-                               .rows = rows,
-                               .dim = dim};
+  struct attn_pv_args work = {.weights = weights,
+                              .count = count,
+                              .stride = stride,
+                              .values = values.numbers,
+                              .rows = rows,
+                              .dim = dim};
   fill(outputs, count * dim, NAN);
-  kernels->weigh_values(&work, outputs);
-  if (rows > 1) check_onto(kernels, r, &work, outputs);
+  kernels->gemm_pv(&work, outputs);
+  if (rows > 1) check_accumulate(kernels, r, &work, outputs);
   work.count = 1;
   for (size_t q = 0; q < count; q++) {
     work.weights = weights + q * stride;
-    kernels->weigh_values(&work, alone);
+    kernels->gemm_pv(&work, alone);
     ck_assert(memcmp(alone, outputs + q * dim, dim * sizeof(float)) == 0);
     for (size_t c = 0; c < dim; c++) {
       double sum = 0, sizes = 0;
       for (size_t row = 0; row < rows; row++) {
         /* what is loaded is an int8 without its scale */
         const double scale = values.numbers.scales ? (double)values.scales[row] : 1;
-        const double term = (double)work.weights[row] * values.wide[row * dim + c] / scale;
+        const double term = (double)work.weights[row] * values.f64[row * dim + c] / scale;
         sum += term;
         sizes += fabs(term);
       }
@@ -389,28 +389,28 @@ END_TEST
 static void check_wide_rows(const struct attn_kernels *kernels, rng *r, size_t n) {
   const double factor = rng_normal(r);
   float *floats = floats_new(n), *narrow = floats_new(n);
-  double *wide = must_alloc(n, sizeof *wide), *sums = must_alloc(n, sizeof *sums);
+  double *f64 = must_alloc(n, sizeof *f64), *sums = must_alloc(n, sizeof *sums);
   fill_normal(r, floats, n, 3);
-  kernels->row_widen(wide, floats, n);
+  kernels->row_widen(f64, floats, n);
   for (size_t i = 0; i < n; i++) {
-    ck_assert(wide[i] == (double)floats[i]);
+    ck_assert(f64[i] == (double)floats[i]);
     sums[i] = 100 + (double)i;
   }
-  kernels->row_narrow(narrow, wide, n, factor);
+  kernels->row_narrow(narrow, f64, n, factor);
   for (size_t i = 0; i < n; i++)
-    ck_assert(narrow[i] == (float)(factor * wide[i]));
-  kernels->row_scale_wide(sums, n, factor);
+    ck_assert(narrow[i] == (float)(factor * f64[i]));
+  kernels->row_scale_f64(sums, n, factor);
   for (size_t i = 0; i < n; i++)
     ck_assert(sums[i] == factor * (100 + (double)i));
-  kernels->row_add_wide(sums, wide, n, factor);
+  kernels->row_add_f64(sums, f64, n, factor);
   for (size_t i = 0; i < n; i++) { /* in one rounding or two */
-    const double expected = factor * (100 + (double)i) + factor * wide[i];
+    const double expected = factor * (100 + (double)i) + factor * f64[i];
     ck_assert(fabs(sums[i] - expected) <= 1e-15 * fabs(factor) * (200 + (double)n));
   }
   ck_assert(floats_are_intact(narrow, n));
   floats_free(floats);
   floats_free(narrow);
-  free(wide);
+  free(f64);
   free(sums);
 }
 

@@ -196,50 +196,50 @@ START_TEST(test_snapshots) {
 }
 END_TEST
 
-/* A filler that is given all of its rows; keys first, which are few numbers or many. */
-typedef struct filling {
+/* A builder that is given all of its rows; keys first, which are few numbers or many. */
+typedef struct building {
   attn_snapshot *shape;
-  void *filled; /* an attn_snapshot */
+  void *built; /* an attn_snapshot */
   const float *rows;
   size_t count, piece;
   bool values_first;
   int attempts; /* at each step */
-} filling;
+} building;
 
-static attn_status give(attn_filler *filler, const filling *it, bool values) {
+static attn_status give(attn_builder *builder, const building *it, bool values) {
   const size_t dim = values ? attn_snapshot_value_dim(it->shape) : attn_snapshot_key_dim(it->shape);
   attn_status status = ATTN_OK;
   for (size_t first = 0, rows; first < it->count && status == ATTN_OK; first += rows) {
     rows = it->count - first < it->piece ? it->count - first : it->piece;
     for (int attempts = it->attempts; attempts > 0; attempts--) {
-      status = (values ? attn_filler_values : attn_filler_keys)(filler, first, rows,
-                                                                it->rows + first * dim);
+      status = (values ? attn_builder_values : attn_builder_keys)(builder, first, rows,
+                                                                  it->rows + first * dim);
       if (status == ATTN_OK) break;
     }
   }
   return status;
 }
 
-static attn_status make_filled(void *argument) {
-  filling *it = argument;
-  attn_filler *filler = NULL;
-  attn_snapshot *filled = it->filled;
-  attn_status status = attn_filler_create(&filler, it->shape, it->count);
-  if (status == ATTN_OK) status = give(filler, it, it->values_first);
-  if (status == ATTN_OK) status = give(filler, it, !it->values_first);
-  if (status == ATTN_OK) status = attn_filler_finish(filler, &filled);
-  if (status == ATTN_NO_MEMORY && it->attempts > 1) status = attn_filler_finish(filler, &filled);
-  attn_filler_free(filler);
-  it->filled = filled;
+static attn_status make_built(void *argument) {
+  building *it = argument;
+  attn_builder *builder = NULL;
+  attn_snapshot *built = it->built;
+  attn_status status = attn_builder_create(&builder, it->shape, it->count);
+  if (status == ATTN_OK) status = give(builder, it, it->values_first);
+  if (status == ATTN_OK) status = give(builder, it, !it->values_first);
+  if (status == ATTN_OK) status = attn_builder_finish(builder, &built);
+  if (status == ATTN_NO_MEMORY && it->attempts > 1) status = attn_builder_finish(builder, &built);
+  attn_builder_free(builder);
+  it->built = built;
   return status;
 }
 
-static void unmake_filled(void *argument) {
-  attn_snapshot_free(((filling *)argument)->filled);
+static void unmake_built(void *argument) {
+  attn_snapshot_free(((building *)argument)->built);
 }
 
 /* After each failure, of any of these allocations, the same step is done once more. */
-static void fill_in_spite_of_failures(filling *it, long allocations) {
+static void build_in_spite_of_failures(building *it, long allocations) {
   enum { CREATION = 4 }; /* allocations before there is anything to be done again */
   const size_t dk = attn_snapshot_key_dim(it->shape), dv = attn_snapshot_value_dim(it->shape);
   float *key = floats_new(dk), *value = floats_new(dv);
@@ -248,35 +248,35 @@ static void fill_in_spite_of_failures(filling *it, long allocations) {
     heap.allowed = n;
     heap.failed = 0;
     heap.counting = true;
-    const attn_status status = make_filled(it);
+    const attn_status status = make_built(it);
     heap.counting = false;
     ck_assert(heap.failed == 1 && status == ATTN_OK);
     for (size_t row = 0; row < it->count; row += 99) {
-      CHECK_STATUS(ATTN_OK, attn_snapshot_get_row(it->filled, row, key, value));
+      CHECK_STATUS(ATTN_OK, attn_snapshot_get_row(it->built, row, key, value));
       ck_assert_mem_eq(key, it->rows + row * dk, dk * sizeof *key);
       ck_assert_mem_eq(value, it->rows + row * dv, dv * sizeof *value);
     }
-    unmake_filled(it);
+    unmake_built(it);
   }
   floats_free(key);
   floats_free(value);
 }
 
-START_TEST(test_fillers) {
+START_TEST(test_builders) {
   static const size_t dims[][2] = {{8, 8}, {1, 300}, {300, 1}};
   enum { ROWS = 3000 };
   float *rows = floats_new((size_t)ROWS * 300);
   for (size_t i = 0; i < (size_t)ROWS * 300; i++)
     rows[i] = (float)(i % 251);
   for (size_t i = 0; i < sizeof dims / sizeof *dims * 4; i++) {
-    filling it = {.rows = rows, .count = ROWS, .piece = 700, .values_first = i % 2, .attempts = 1};
+    building it = {.rows = rows, .count = ROWS, .piece = 700, .values_first = i % 2, .attempts = 1};
     const attn_dtype dtype = i / 2 % 2 ? ATTN_BF16 : ATTN_F32;
     CHECK_STATUS(ATTN_OK,
                  attn_snapshot_create_typed(&it.shape, dims[i / 4][0], dims[i / 4][1], dtype));
     const long allocations =
-        fail_each(&(call){make_filled, unmake_filled, &it, &it.filled}, "filler");
+        fail_each(&(call){make_built, unmake_built, &it, &it.built}, "builder");
     ck_assert_int_ge(allocations, 9);
-    fill_in_spite_of_failures(&it, allocations);
+    build_in_spite_of_failures(&it, allocations);
     attn_snapshot_free(it.shape);
   }
   floats_free(rows);
@@ -348,7 +348,7 @@ int main(void) {
   Suite *suite = suite_create("memory");
   add_test(suite, "objects", test_objects);
   add_test(suite, "snapshots", test_snapshots);
-  add_test(suite, "fillers", test_fillers);
+  add_test(suite, "builder", test_builders);
   add_test(suite, "attending", test_attending);
   return run_suite(suite);
 }

@@ -1,7 +1,7 @@
-/* Lending threads and memory to the library: the answer is within the bound
+/* The caller's pool of threads and buffers: the answer is within the bound
  * whatever the number of workers and the order of the tasks, and whatever the
- * memory held before; several callers may share a pool, a request can be
- * cancelled at any point, and what was lent comes back.
+ * buffers held before; several callers may share a pool, a request can be
+ * cancelled at any point, and every buffer is freed.
  *
  * The pool below is a plain one: a queue of jobs, each a counter of tasks that
  * were handed out. It hands them out in a scrambled order on purpose. */
@@ -23,7 +23,7 @@ typedef struct job {
 typedef struct crew {
   attn_pool pool;
   pthread_t threads[8];
-  atomic_size_t tasks_run, misuses, loans, bytes_out;
+  atomic_size_t tasks_run, misuses, buffers, bytes_out;
   pthread_mutex_t lock;
   pthread_cond_t work, finished;
   job *jobs;
@@ -96,29 +96,29 @@ static void crew_run(void *context, size_t count, void (*task)(void *, size_t), 
 }
 
 /* Full of NaN, so that nothing can be taken for cleared. */
-static void *crew_lend(void *context, size_t bytes) {
+static void *crew_alloc_buffer(void *context, size_t bytes) {
   crew *c = context;
   if (bytes < 1 << 14 || (bytes & (bytes - 1)) != 0) atomic_fetch_add(&c->misuses, 1);
-  void *room = aligned_alloc(64, bytes);
-  if (room == NULL) abort();
-  memset(room, 0xff, bytes);
-  atomic_fetch_add(&c->loans, 1);
+  void *buffer = aligned_alloc(64, bytes);
+  if (buffer == NULL) abort();
+  memset(buffer, 0xff, bytes);
+  atomic_fetch_add(&c->buffers, 1);
   atomic_fetch_add(&c->bytes_out, bytes);
-  return room;
+  return buffer;
 }
 
-static void crew_take_back(void *context, void *room, size_t bytes) {
+static void crew_free_buffer(void *context, void *buffer, size_t bytes) {
   crew *c = context;
   atomic_fetch_sub(&c->bytes_out, bytes);
-  free(room);
+  free(buffer);
 }
 
 static crew *crew_new(unsigned workers) {
   crew *c = must_alloc(1, sizeof *c);
   c->pool = (attn_pool){.workers = workers,
                         .run = crew_run,
-                        .lend = crew_lend,
-                        .take_back = crew_take_back,
+                        .alloc = crew_alloc_buffer,
+                        .free = crew_free_buffer,
                         .context = c};
   c->scramble = test_seed();
   pthread_mutex_init(&c->lock, NULL);
@@ -130,7 +130,7 @@ static crew *crew_new(unsigned workers) {
 }
 
 static void crew_free(crew *c) {
-  ck_assert_uint_gt(atomic_load(&c->loans), 0);
+  ck_assert_uint_gt(atomic_load(&c->buffers), 0);
   ck_assert_uint_eq(atomic_load(&c->bytes_out), 0);
   pthread_mutex_lock(&c->lock);
   c->closing = true;

@@ -146,9 +146,9 @@ static void projection_free(projection *p) {
 }
 
 static void project(const projection *p, const double *queries, size_t count, double *outputs) {
-  struct attn_room room = attn_room_enter(NULL, 0);
+  struct attn_arena room = attn_arena_begin(NULL, 0);
   CHECK_STATUS(ATTN_OK, attn_project(&p->by, &room, queries, count, outputs));
-  attn_room_leave(&room);
+  attn_arena_end(&room);
 }
 
 static void check_projection(const projection *p) {

@@ -207,12 +207,12 @@ static void check_norm(const struct subject *it, const char *norm, size_t kept,
 
 /* How many of the queries float32 serves in a softmax. */
 static size_t served_by_float32(const struct subject *it, bool select) {
-  const struct attn_combination combination = {.soft = !select, .select = select, .beta = 1};
-  const struct attn_arithmetic arithmetic = attn_arithmetic_of(it->memory, it->score, &combination);
+  const struct attn_traits traits = {.soft = !select, .select = select, .beta = 1};
+  const struct attn_arithmetic arithmetic = attn_arithmetic_of(it->memory, it->score, &traits);
   const struct attn_query_map map = {
-      .score = it->score, .query_dim = it->dim.dq, .key_dim = it->dim.dk, .beta = 1, .fast = true};
+      .score = it->score, .query_dim = it->dim.dq, .key_dim = it->dim.dk, .beta = 1, .f32 = true};
   if (!arithmetic.possible) return 0;
-  struct attn_room room = attn_room_enter(NULL, 0);
+  struct attn_arena room = attn_arena_begin(NULL, 0);
   struct attn_queries mapped;
   size_t *which = must_alloc(it->query_count, sizeof *which), count = 0;
   for (size_t q = 0; q < it->query_count; q++)
@@ -221,8 +221,8 @@ static size_t served_by_float32(const struct subject *it, bool select) {
                attn_queries_map(&mapped, &room, &map, it->queries, which, it->query_count));
   struct attn_margin margin;
   for (size_t q = 0; q < it->query_count; q++)
-    count += attn_arithmetic_fits(&arithmetic, mapped.norms[q], mapped.reach[q], &margin);
-  attn_room_leave(&room);
+    count += attn_arithmetic_fits(&arithmetic, mapped.norms[q], mapped.scaled_norm[q], &margin);
+  attn_arena_end(&room);
   free(which);
   return count;
 }
@@ -449,16 +449,16 @@ START_TEST(test_entries_whose_float32_form_does_not_fit) {
   const float numbers[2] = {1, 2};
   const attn_argument vector = {.name = "w", .data = numbers, .rows = 2, .cols = 1};
   struct score_kind bad = diagonal;
-  bad.fast = FAST_DISTANCE;
+  bad.f32 = SCORE_F32_DISTANCE;
   refuse(&bad, &vector, 1, ATTN_BAD_ARGUMENT, "", "diagonal");
   bad = diagonal;
   bad.coefficient = NULL;
   refuse(&bad, &vector, 1, ATTN_BAD_ARGUMENT, "", "diagonal");
   bad = diagonal;
-  bad.fast_log = FAST_LINEAR; /* of a logarithm that there is not */
+  bad.f32_log = SCORE_F32_LINEAR; /* of a logarithm that there is not */
   refuse(&bad, &vector, 1, ATTN_BAD_ARGUMENT, "", "diagonal");
   bad = anisotropic;
-  bad.fast_log = FAST_LINEAR;
+  bad.f32_log = SCORE_F32_LINEAR;
   refuse(&bad, &vector, 1, ATTN_BAD_ARGUMENT, "", "anisotropic");
   bad = diagonal;
   bad.score = NULL;

@@ -10,7 +10,7 @@ static const char *const crowd_names[CROWD] = {"a", "b", "c", "d", "e", "f",
                                                "g", "h", "i", "j", "k", "l"};
 
 struct later {
-  struct later *following;
+  struct later *next;
   const struct http_request *request;
   struct http_reply *reply;
 };
@@ -59,7 +59,7 @@ static void answer_later(void *api, void **put_off) {
   struct later *later = *put_off;
   *put_off = NULL;
   for (struct later *next; later; later = next) {
-    next = later->following;
+    next = later->next;
     answer(later->reply, "together", later->request->name);
     free(later);
   }

@@ -1,7 +1,6 @@
-/* Runs of tiles: wide rows come in short tiles, several of which are scored before their
- * values are weighed, Whatever blocks the
- * rows are in, the answer is the oracle's, and a query gets the same bits alone and in
- * company. */
+/* Key blocks: wide rows come in short tiles, several of which are scored before the weights
+ * are multiplied by their values. Whatever blocks of memory the rows are in, the answer is the
+ * oracle's, and a query gets the same bits alone and in a batch. */
 #include "table.h"
 
 enum { WIDTH = 700, ROWS = 1500, NARROW_ROWS = 4500, QUERIES = 70 };
@@ -136,7 +135,7 @@ START_TEST(test_alone_and_in_company) {
 END_TEST
 
 int main(void) {
-  Suite *suite = suite_create("runs");
+  Suite *suite = suite_create("key_blocks");
   add_test(suite, "by the oracle", test_by_the_oracle);
   add_dtype_test(suite, "alone and in company", test_alone_and_in_company);
   return run_suite(suite);

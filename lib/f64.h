@@ -1,12 +1,13 @@
-/* float64: what is exact or kept for long, and the ways there and back. A part of
+/* The float64 loops, and the conversions between float32 and float64. A part of
  * lib/kernels.c, which alone includes it. */
-#ifndef ATTN_WIDE_H
-#define ATTN_WIDE_H
+#ifndef ATTN_F64_H
+#define ATTN_F64_H
 
 #include <math.h>
 
 #include "kernels.h"
 #include "lanes.h"
+#include "panel.h"
 
 static void row_fold(double *sums, const float *terms, size_t n, double before, double factor) {
   for (size_t i = 0; i < n; i++)
@@ -23,74 +24,74 @@ static void row_narrow(float *to, const double *from, size_t n, double factor) {
     to[i] = (float)(factor * from[i]);
 }
 
-static void row_scale_wide(double *sums, size_t n, double factor) {
+static void row_scale_f64(double *sums, size_t n, double factor) {
   for (size_t i = 0; i < n; i++)
     sums[i] *= factor;
 }
 
-static void row_add_wide(double *sums, const double *terms, size_t n, double factor) {
+static void row_add_f64(double *sums, const double *terms, size_t n, double factor) {
   for (size_t i = 0; i < n; i++)
     sums[i] += factor * terms[i];
 }
 
-enum { WIDE = LANES / 2 };
-typedef double wide __attribute__((vector_size(LANES * 4)));
-typedef double wide_unaligned __attribute__((vector_size(LANES * 4), aligned(8), may_alias));
+enum { F64_LANES = LANES / 2 };
+typedef double vec_f64 __attribute__((vector_size(LANES * 4)));
+typedef double vec_f64_unaligned __attribute__((vector_size(LANES * 4), aligned(8), may_alias));
 
-static inline wide load_wide(const double *from) {
-  return *(const wide_unaligned *)(const void *)from;
+static inline vec_f64 load_f64(const double *from) {
+  return *(const vec_f64_unaligned *)(const void *)from;
 }
 
-static inline void store_wide(double *to, wide v) {
-  *(wide_unaligned *)(void *)to = v;
+static inline void store_f64(double *to, vec_f64 v) {
+  *(vec_f64_unaligned *)(void *)to = v;
 }
 
 /* As plus_product() in lanes.h. */
-INLINE wide plus_product_wide(wide sum, wide a, wide b) {
+INLINE vec_f64 plus_product_f64(vec_f64 sum, vec_f64 a, vec_f64 b) {
 #if LANES == 16
-  return (wide)_mm512_fmadd_pd((__m512d)a, (__m512d)b, (__m512d)sum);
+  return (vec_f64)_mm512_fmadd_pd((__m512d)a, (__m512d)b, (__m512d)sum);
 #elif LANES == 8
-  return (wide)_mm256_fmadd_pd((__m256d)a, (__m256d)b, (__m256d)sum);
+  return (vec_f64)_mm256_fmadd_pd((__m256d)a, (__m256d)b, (__m256d)sum);
 #elif defined(ATTN_KERNEL_NEON)
-  return (wide)vfmaq_f64((float64x2_t)sum, (float64x2_t)a, (float64x2_t)b);
+  return (vec_f64)vfmaq_f64((float64x2_t)sum, (float64x2_t)a, (float64x2_t)b);
 #else
   return sum + a * b;
 #endif
 }
 
-static inline double sum_wide(const wide sum[CHAINS]) {
-  const wide total = (sum[0] + sum[1]) + (sum[2] + sum[3]);
+static inline double sum_f64(const vec_f64 sum[CHAINS]) {
+  const vec_f64 total = (sum[0] + sum[1]) + (sum[2] + sum[3]);
   double result = 0;
-  for (size_t l = 0; l < WIDE; l++)
+  for (size_t l = 0; l < F64_LANES; l++)
     result += total[l];
   return result;
 }
 
-static inline double dot_exact(const double *query, const double *key, size_t dim) {
-  wide sum[CHAINS] = {{0}};
+static inline double dot_f64(const double *query, const double *key, size_t dim) {
+  vec_f64 sum[CHAINS] = {{0}};
   size_t i = 0;
-  for (; i + CHAINS * WIDE <= dim; i += CHAINS * WIDE)
+  for (; i + CHAINS * F64_LANES <= dim; i += CHAINS * F64_LANES)
     for (size_t c = 0; c < CHAINS; c++)
-      sum[c] =
-          plus_product_wide(sum[c], load_wide(query + i + c * WIDE), load_wide(key + i + c * WIDE));
+      sum[c] = plus_product_f64(sum[c], load_f64(query + i + c * F64_LANES),
+                                load_f64(key + i + c * F64_LANES));
   double rest = 0;
   for (; i < dim; i++)
     rest += query[i] * key[i];
-  return sum_wide(sum) + rest;
+  return sum_f64(sum) + rest;
 }
 
-static inline double distance_exact(const double *query, const double *key, size_t dim) {
-  wide sum[CHAINS] = {{0}};
+static inline double distance_f64(const double *query, const double *key, size_t dim) {
+  vec_f64 sum[CHAINS] = {{0}};
   size_t i = 0;
-  for (; i + CHAINS * WIDE <= dim; i += CHAINS * WIDE)
+  for (; i + CHAINS * F64_LANES <= dim; i += CHAINS * F64_LANES)
     for (size_t c = 0; c < CHAINS; c++) {
-      const wide d = load_wide(query + i + c * WIDE) - load_wide(key + i + c * WIDE);
-      sum[c] = plus_product_wide(sum[c], d, d);
+      const vec_f64 d = load_f64(query + i + c * F64_LANES) - load_f64(key + i + c * F64_LANES);
+      sum[c] = plus_product_f64(sum[c], d, d);
     }
   double rest = 0;
   for (; i < dim; i++)
     rest += (query[i] - key[i]) * (query[i] - key[i]);
-  return sqrt(sum_wide(sum) + rest);
+  return sqrt(sum_f64(sum) + rest);
 }
 
 /* ---- Products of matrices ----
@@ -104,7 +105,7 @@ enum { BLOCK_ROWS = 4 };
 enum { BLOCK_VECS = 3 };
 
 /* Terms that go by before the next columns are taken, so that the part of b that all rows
- * of a meet stays in the first-level cache, or next to it. */
+ * of a are multiplied by stays in the first-level cache, or next to it. */
 enum { BLOCK_TERMS = 256 };
 
 struct block_f64 {
@@ -114,23 +115,23 @@ struct block_f64 {
 };
 
 INLINE void gemm_block(const struct block_f64 *block, size_t rows, size_t vecs) {
-  wide sums[BLOCK_ROWS][BLOCK_VECS];
+  vec_f64 sums[BLOCK_ROWS][BLOCK_VECS];
   for (size_t q = 0; q < rows; q++)
     for (size_t v = 0; v < vecs; v++)
-      sums[q][v] = load_wide(block->c + q * block->ldc + v * WIDE);
+      sums[q][v] = load_f64(block->c + q * block->ldc + v * F64_LANES);
   for (size_t t = 0; t < block->terms; t++) {
-    wide row[BLOCK_VECS];
+    vec_f64 row[BLOCK_VECS];
     for (size_t v = 0; v < vecs; v++)
-      row[v] = load_wide(block->b + t * block->ldb + v * WIDE);
+      row[v] = load_f64(block->b + t * block->ldb + v * F64_LANES);
     for (size_t q = 0; q < rows; q++) {
-      const wide factor = block->a[q * block->lda + t] - (wide){0};
+      const vec_f64 factor = block->a[q * block->lda + t] - (vec_f64){0};
       for (size_t v = 0; v < vecs; v++)
-        sums[q][v] = plus_product_wide(sums[q][v], factor, row[v]);
+        sums[q][v] = plus_product_f64(sums[q][v], factor, row[v]);
     }
   }
   for (size_t q = 0; q < rows; q++)
     for (size_t v = 0; v < vecs; v++)
-      store_wide(block->c + q * block->ldc + v * WIDE, sums[q][v]);
+      store_f64(block->c + q * block->ldc + v * F64_LANES, sums[q][v]);
 }
 
 INLINE void gemm_rows(struct block_f64 block, size_t rows, size_t vecs) {
@@ -152,29 +153,29 @@ INLINE void gemm_rows(struct block_f64 block, size_t rows, size_t vecs) {
 
 /* The last columns, fewer than a vector, as whole vectors of a copy. */
 static void gemm_last(struct block_f64 block, size_t rows, size_t columns) {
-  double b[BLOCK_TERMS * WIDE] = {0}, c[BLOCK_ROWS * WIDE] = {0};
+  double b[BLOCK_TERMS * F64_LANES] = {0}, c[BLOCK_ROWS * F64_LANES] = {0};
   struct block_f64 copy = {.a = block.a,
                            .b = b,
                            .c = c,
                            .lda = block.lda,
-                           .ldb = WIDE,
-                           .ldc = WIDE,
+                           .ldb = F64_LANES,
+                           .ldc = F64_LANES,
                            .terms = block.terms};
   for (size_t t = 0; t < block.terms; t++)
-    memcpy(b + t * WIDE, block.b + t * block.ldb, columns * sizeof *b);
+    memcpy(b + t * F64_LANES, block.b + t * block.ldb, columns * sizeof *b);
   for (size_t q = 0; q < rows; q += BLOCK_ROWS, copy.a += BLOCK_ROWS * copy.lda) {
     const size_t n = rows - q < BLOCK_ROWS ? rows - q : BLOCK_ROWS;
     double *sums = block.c + q * block.ldc;
     for (size_t i = 0; i < n; i++)
-      memcpy(c + i * WIDE, sums + i * block.ldc, columns * sizeof *c);
+      memcpy(c + i * F64_LANES, sums + i * block.ldc, columns * sizeof *c);
     gemm_rows(copy, n, 1);
     for (size_t i = 0; i < n; i++)
-      memcpy(sums + i * block.ldc, c + i * WIDE, columns * sizeof *c);
+      memcpy(sums + i * block.ldc, c + i * F64_LANES, columns * sizeof *c);
   }
 }
 
 static void gemm_f64(const struct attn_gemm_f64 *gemm) {
-  enum { COLUMNS = BLOCK_VECS * WIDE };
+  enum { COLUMNS = BLOCK_VECS * F64_LANES };
   for (size_t t = 0; t < gemm->k; t += BLOCK_TERMS) {
     struct block_f64 block = {.a = gemm->a + t,
                               .b = gemm->b + t * gemm->ldb,
@@ -186,7 +187,7 @@ static void gemm_f64(const struct attn_gemm_f64 *gemm) {
     size_t left = gemm->n;
     for (; left >= COLUMNS; left -= COLUMNS, block.b += COLUMNS, block.c += COLUMNS)
       gemm_rows(block, gemm->m, BLOCK_VECS);
-    for (; left >= WIDE; left -= WIDE, block.b += WIDE, block.c += WIDE)
+    for (; left >= F64_LANES; left -= F64_LANES, block.b += F64_LANES, block.c += F64_LANES)
       gemm_rows(block, gemm->m, 1);
     if (left > 0) gemm_last(block, gemm->m, left);
   }
@@ -200,10 +201,10 @@ static bool row_finish(float *weights, size_t n, double factor) {
   float strange = 0;
   half sum = {0};
   size_t i = 0;
-  for (; i + WIDE <= n; i += WIDE) {
+  for (; i + F64_LANES <= n; i += F64_LANES) {
     half_unaligned *at = (half_unaligned *)(void *)(weights + i);
     const half final =
-        __builtin_convertvector(__builtin_convertvector((half)*at, wide) * factor, half);
+        __builtin_convertvector(__builtin_convertvector((half)*at, vec_f64) * factor, half);
     *at = final;
     sum += final * 0.0f;
   }
@@ -211,7 +212,7 @@ static bool row_finish(float *weights, size_t n, double factor) {
     weights[i] = (float)((double)weights[i] * factor);
     strange += weights[i] * 0.0f;
   }
-  for (size_t l = 0; l < WIDE; l++)
+  for (size_t l = 0; l < F64_LANES; l++)
     strange += sum[l];
   return strange == 0;
 }
@@ -227,9 +228,9 @@ INLINE void keys_to_rows(attn_dtype dtype, double *to, const struct attn_numbers
                          size_t dim) {
   for (size_t row = 0; row < rows; row += LANES) {
     const size_t n = rows - row < LANES ? rows - row : LANES;
-    const size_t place = row / PANEL * PANEL * dim + row % PANEL;
+    const size_t place = row / ATTN_PANEL * ATTN_PANEL * dim + row % ATTN_PANEL;
     for (size_t j = 0; j < dim; j++) {
-      vec key = load_numbers(dtype, keys->data, place + j * PANEL);
+      vec key = load_numbers(dtype, keys->data, place + j * ATTN_PANEL);
       if (dtype == ATTN_INT8) key *= load(keys->scales + row);
       if (n == LANES)
         widen_vec(to + row * dim + j, dim, key, LANES);
@@ -264,16 +265,16 @@ static void widen_values(double *to, const struct attn_numbers *values, size_t r
   BY_DTYPE(values->dtype, values_to_rows, to, values, rows, dim)
 }
 
-static void row_dot_exact(double *scores, const double *query, const double *keys, size_t rows,
-                          size_t dim) {
+static void row_dot_f64(double *scores, const double *query, const double *keys, size_t rows,
+                        size_t dim) {
   for (size_t r = 0; r < rows; r++)
-    scores[r] = dot_exact(query, keys + r * dim, dim);
+    scores[r] = dot_f64(query, keys + r * dim, dim);
 }
 
-static void row_distance_exact(double *scores, const double *query, const double *keys, size_t rows,
-                               size_t dim) {
+static void row_distance_f64(double *scores, const double *query, const double *keys, size_t rows,
+                             size_t dim) {
   for (size_t r = 0; r < rows; r++)
-    scores[r] = distance_exact(query, keys + r * dim, dim);
+    scores[r] = distance_f64(query, keys + r * dim, dim);
 }
 
 #endif

@@ -1,6 +1,6 @@
-/* Settling: it ends, it is remembered with the blocks that snapshots share, readers
- * get the same rows and bits before, during and after it, and, where the system
- * can, most of a large memory is in huge pages then. */
+/* Promotion to huge pages: it ends, it is remembered with the blocks that snapshots share,
+ * readers get the same rows and bits before, during and after it, and, if the system can,
+ * most of a large memory is in huge pages then. */
 #include "trial.h"
 
 #include <pthread.h>
@@ -28,11 +28,11 @@ static attn_snapshot *filled(size_t rows) {
 }
 
 /* In steps; how many it took. */
-static size_t settle(const attn_snapshot *memory) {
+static size_t promote(const attn_snapshot *memory) {
   size_t steps = 0, next = 0;
   while (next < attn_snapshot_block_count(memory)) {
     const size_t begun = next;
-    next = attn_snapshot_settle(memory, begun, STEP);
+    next = attn_snapshot_promote_huge_pages(memory, begun, STEP);
     ck_assert_uint_gt(next, begun);
     steps++;
   }
@@ -96,7 +96,7 @@ START_TEST(test_readers_notice_nothing) {
   ck_assert_int_eq(pthread_create(&thread, NULL, go_on_asking, &a), 0);
   while (atomic_load(&a.answers) == 0)
     sched_yield();
-  ck_assert_uint_gt(settle(memory), 4);
+  ck_assert_uint_gt(promote(memory), 4);
   const size_t meanwhile = atomic_load(&a.answers);
   while (atomic_load(&a.answers) < meanwhile + 2)
     sched_yield();
@@ -108,31 +108,31 @@ START_TEST(test_readers_notice_nothing) {
 }
 END_TEST
 
-/* ---- What is settled stays so ---- */
+/* ---- What is promoted stays so ---- */
 
 START_TEST(test_it_is_remembered) {
   const float key[DIM] = {1}, value[DIM] = {2};
   attn_snapshot *memory = filled(ROWS), *grown = NULL;
   const size_t blocks = attn_snapshot_block_count(memory);
-  settle(memory);
-  ck_assert_uint_eq(attn_snapshot_settle(memory, 0, 1), blocks);
-  ck_assert_uint_eq(attn_snapshot_settle(memory, blocks, 1), blocks);
-  ck_assert_uint_eq(attn_snapshot_settle(memory, SIZE_MAX, 1), blocks);
+  promote(memory);
+  ck_assert_uint_eq(attn_snapshot_promote_huge_pages(memory, 0, 1), blocks);
+  ck_assert_uint_eq(attn_snapshot_promote_huge_pages(memory, blocks, 1), blocks);
+  ck_assert_uint_eq(attn_snapshot_promote_huge_pages(memory, SIZE_MAX, 1), blocks);
   /* Only the last block is another one. */
   CHECK_STATUS(ATTN_OK, attn_snapshot_append(&grown, memory, key, value, 1));
-  ck_assert_uint_eq(settle(grown), 1);
+  ck_assert_uint_eq(promote(grown), 1);
   attn_snapshot_free(memory);
   attn_snapshot_free(grown);
 }
 END_TEST
 
-START_TEST(test_nothing_to_settle) {
+START_TEST(test_nothing_to_promote) {
   attn_snapshot *empty = NULL, *small = filled(3);
   CHECK_STATUS(ATTN_OK, attn_snapshot_create(&empty, 2, 3));
-  ck_assert_uint_eq(attn_snapshot_settle(NULL, 0, STEP), 0);
-  ck_assert_uint_eq(attn_snapshot_settle(empty, 0, STEP), 0);
-  ck_assert_uint_eq(attn_snapshot_settle(small, 0, 0), 1); /* there is always a step */
-  ck_assert_uint_eq(attn_snapshot_settle(small, 0, STEP), 1);
+  ck_assert_uint_eq(attn_snapshot_promote_huge_pages(NULL, 0, STEP), 0);
+  ck_assert_uint_eq(attn_snapshot_promote_huge_pages(empty, 0, STEP), 0);
+  ck_assert_uint_eq(attn_snapshot_promote_huge_pages(small, 0, 0), 1); /* there is always a step */
+  ck_assert_uint_eq(attn_snapshot_promote_huge_pages(small, 0, STEP), 1);
   attn_snapshot_free(empty);
   attn_snapshot_free(small);
 }
@@ -178,7 +178,7 @@ START_TEST(test_huge_pages) {
   if (!allocator_is_plain() || !system_has_huge_pages()) return;
   attn_snapshot *memory = filled(2 * ROWS);
   const size_t before = bytes_in_huge_pages();
-  settle(memory);
+  promote(memory);
   /* Some systems give them to every program, unasked. */
   if (before < attn_snapshot_bytes(memory) / 4)
     ck_assert_uint_gt(bytes_in_huge_pages(), before + attn_snapshot_bytes(memory) * 3 / 4);
@@ -187,10 +187,10 @@ START_TEST(test_huge_pages) {
 END_TEST
 
 int main(void) {
-  Suite *suite = suite_create("settle");
+  Suite *suite = suite_create("huge_pages");
   add_test(suite, "huge pages", test_huge_pages); /* first, while there are none to be used again */
   add_test(suite, "readers notice nothing", test_readers_notice_nothing);
   add_test(suite, "it is remembered", test_it_is_remembered);
-  add_test(suite, "nothing to settle", test_nothing_to_settle);
+  add_test(suite, "nothing to promote", test_nothing_to_promote);
   return run_suite(suite);
 }
