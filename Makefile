@@ -2,7 +2,7 @@
 # else expects the packages of config/setup.sh to be there. `make help` lists the
 # targets.
 #
-# Nothing here is built for the machine it is built on: lib/kernels.c is
+# Nothing here is built for the machine it is built on: lib/kernels/kernels.c is
 # compiled once per instruction set and the choice falls at run time.
 
 VERSION := $(shell sed -n 's/^\#define ATTN_VERSION_STRING "\(.*\)"/\1/p' lib/attention.h)
@@ -27,7 +27,7 @@ WARNINGS := -Wall -Wextra -Wshadow -Wconversion -Wstrict-prototypes -Wmissing-pr
 WERROR ?= -Werror
 OPTIMIZE ?= -O2 -g
 CPPFLAGS += -D_GNU_SOURCE -Ilib -Iserver
-# No relaxation of floating point: what is one rounding is written as such (lib/lanes.h).
+# No relaxation of floating point: what is one rounding is written as such (lib/kernels/lanes.h).
 # GCC needs no -ffp-contract=off beside -std=c11, clang does.
 CFLAGS += -std=c11 -ffp-contract=off $(OPTIMIZE) $(WARNINGS) $(WERROR) -fPIC -fvisibility=hidden \
           -fstack-protector-strong $(SANITIZE) -MMD -MP
@@ -57,8 +57,8 @@ KERNEL_FLAGS_avx512 := -DATTN_KERNEL_LANES=16 -mavx2 -mfma -mf16c -mavx512f -mav
 # unrolled loops full of checks take a sanitizer's build a minute per variant
 KERNEL_OPTIMIZE := $(if $(SANITIZER),-O1,-O3)
 
-LIB_SOURCES := $(filter-out lib/kernels.c,$(wildcard lib/*.c))
-LIB_OBJECTS := $(LIB_SOURCES:%.c=$(BUILD)/%.o) $(KERNEL_VARIANTS:%=$(BUILD)/lib/kernels_%.o)
+LIB_SOURCES := $(filter-out lib/kernels/kernels.c,$(wildcard lib/*.c lib/*/*.c))
+LIB_OBJECTS := $(LIB_SOURCES:%.c=$(BUILD)/%.o) $(KERNEL_VARIANTS:%=$(BUILD)/lib/kernels/kernels_%.o)
 
 # ---- attentiond ----
 SERVER_SOURCES := $(filter-out server/main.c,$(wildcard server/*.c server/*/*.c))
@@ -66,7 +66,7 @@ SERVER_OBJECTS := $(SERVER_SOURCES:%.c=$(BUILD)/%.o)
 
 # ---- tests ----
 # tests/unit/lib sees the library alone, tests/unit/server also the server.
-UNIT_SOURCES := $(wildcard tests/unit/*/test_*.c)
+UNIT_SOURCES := $(wildcard tests/unit/*/test_*.c tests/unit/*/*/test_*.c)
 UNIT_TESTS := $(UNIT_SOURCES:%.c=$(BUILD)/%)
 
 .PHONY: all
@@ -80,7 +80,7 @@ $(BUILD)/lib/%.o: lib/%.c
 	@mkdir -p $(@D)
 	$(CC) $(CPPFLAGS) $(BLAS_CFLAGS) $(CFLAGS) -c -o $@ $<
 
-$(KERNEL_VARIANTS:%=$(BUILD)/lib/kernels_%.o): $(BUILD)/lib/kernels_%.o: lib/kernels.c
+$(KERNEL_VARIANTS:%=$(BUILD)/lib/kernels/kernels_%.o): $(BUILD)/lib/kernels/kernels_%.o: lib/kernels/kernels.c
 	@mkdir -p $(@D)
 	$(CC) $(CPPFLAGS) $(CFLAGS) $(KERNEL_OPTIMIZE) $(KERNEL_FLAGS_$*) -DATTN_KERNEL_NAME=$* -c -o $@ $<
 
@@ -100,7 +100,10 @@ $(BUILD)/libattention.so: $(LIB_OBJECTS)
 $(BUILD)/attentiond: $(BUILD)/server/main.o $(SERVER_OBJECTS) $(BUILD)/libattention.a
 	$(CC) $(LDFLAGS) -o $@ $^ $(SERVER_LIBS) $(LIB_LIBS)
 
-$(BUILD)/tests/unit/lib/%: $(BUILD)/tests/unit/lib/%.o $(BUILD)/libattention.a
+# These alone are linked with the oracle.
+$(BUILD)/tests/unit/lib/%.o: CPPFLAGS += -Itests/unit/lib
+
+$(BUILD)/tests/unit/lib/%: $(BUILD)/tests/unit/lib/%.o $(BUILD)/tests/unit/lib/oracle.o $(BUILD)/libattention.a
 	$(CC) $(LDFLAGS) -o $@ $^ $(CHECK_LIBS) $(LIB_LIBS)
 
 $(BUILD)/tests/unit/server/%: $(BUILD)/tests/unit/server/%.o $(SERVER_OBJECTS) \
@@ -192,7 +195,8 @@ bench-peers: $(BUILD)/attentiond $(BENCH)/load $(BENCH)/bare_server $(BENCH)/pee
 MAKEFLAGS += --no-print-directory
 JOBS = $(if $(filter -j%,$(MAKEFLAGS)),,-j$(shell nproc))
 CLANG_FORMAT ?= $(or $(shell command -v clang-format-14),clang-format)
-FORMATTED := $(wildcard lib/*.[ch] server/*.[ch] server/*/*.[ch] tests/*/*.[ch] tests/*/*/*.[ch])
+FORMATTED := $(wildcard lib/*.[ch] lib/*/*.[ch] server/*.[ch] server/*/*.[ch] tests/*/*.[ch] tests/*/*/*.[ch] \
+               tests/*/*/*/*.[ch])
 
 .PHONY: help setup demo run test test-all programs format format-check install uninstall clean
 

@@ -29,7 +29,7 @@
  *  - Accuracy, against the same formulas in float64 over the same float32
  *    inputs, for scores within +-60: |output - ref| <= 1e-5 max|v| + 1e-6 and
  *    |weight - ref| <= 1e-5. Wherever float32 arithmetic can't promise that
- *    (see lib/attend.c), float64 is used instead.
+ *    (see lib/attend/attend.c), float64 is used instead.
  */
 #ifndef ATTENTION_H
 #define ATTENTION_H

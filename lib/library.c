@@ -9,9 +9,9 @@
 #include <cpuid.h>
 #endif
 
+#include "attend/project.h"
 #include "attention.h"
-#include "kernels.h"
-#include "project.h"
+#include "kernels/kernels.h"
 
 static const struct attn_kernels *chosen = &attn_kernels_portable;
 

@@ -55,12 +55,13 @@ TIME_LIMIT = 7200  # seconds for one part; far beyond what any needs on a slow a
 SHOWN_LINES = 150  # of the output of a part that failed
 SKIPPED = "nothing to test\n"
 # The best ones of this CPU are what every suite runs on; these run on the others too.
-ON_EVERY_KERNELS = ["unit/lib/test_pairs", "unit/lib/test_precision"]
+ON_EVERY_KERNELS = ["unit/lib/attend/test_pairs", "unit/lib/attend/test_precision"]
 KERNELS = ["portable", "avx2", "avx512", "neon"]
 # What OpenBLAS calls a CPU that has no better.
 OPENBLAS_CORES = {"portable": "Nehalem", "avx2": "Haswell", "avx512": "SkylakeX"}
 SANITIZERS = ["address,undefined", "thread"]
-LONG_SEEDS = [f"unit/lib/test_{suite}" for suite in ("pairs", "shapes", "numerics", "precision", "dtype")]
+LONG_SEEDS = [f"unit/lib/{suite}" for suite in ("attend/test_pairs", "attend/test_shapes", "attend/test_numerics",
+                                           "attend/test_precision", "memory/test_dtype")]
 LONG_ROUNDS = [f"unit/server/test_{suite}" for suite in ("store", "store_crash", "store_damage")]
 CLANG_FORMAT_MAJOR = 14  # others format some lines in another way
 
@@ -236,7 +237,7 @@ class Build:
                     self.scratch, in_memory)
 
     def unit_parts(self):
-        for source in sorted(glob.glob("tests/unit/*/test_*.c")):
+        for source in sorted(glob.glob("tests/unit/**/test_*.c", recursive=True)):
             if self.sanitizer == "thread" and not uses_threads(source):
                 continue
             name = source[len("tests/"):-len(".c")]

@@ -3,7 +3,7 @@
  * Before any of its rows gets a place in RAM a memory is held against the limits
  * and against what RAM is left. A JSON body has been parsed into matrices by
  * then, and is copied; a binary one goes from the socket straight to where its
- * rows will stay (lib/builder.c), so that importing takes the RAM of the memory
+ * rows will stay (lib/memory/builder.c), so that importing takes the RAM of the memory
  * and hardly more; of a large one the writer stores what has come while more
  * comes (engine/arriving.c).
  *

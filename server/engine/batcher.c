@@ -19,7 +19,7 @@
  * products. The list of those is the thread's own.
  *
  * The answers are the same to the last bit, because what the library computes
- * for a query doesn't depend on its batch (lib/pass.c). Questions that want full
+ * for a query doesn't depend on its batch (lib/attend/pass.c). Questions that want full
  * weights stay alone: their time goes into the weights, which are written
  * straight into the reply's memory.
  *

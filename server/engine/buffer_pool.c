@@ -1,7 +1,7 @@
 /* A pool of buffers that go from request to request: free lists by size class.
  *
  * What attn_attend() needs while it computes is allocated in a few pieces, each a
- * power of two in size (lib/arena.c), and so are a batch's buffers (batcher.c), which
+ * power of two in size (lib/attend/arena.c), and so are a batch's buffers (batcher.c), which
  * may be smaller than the library's least piece. Released buffers are kept, the last
  * one on top because it is still in a cache, and allocated again for exactly that
  * size: sizes are few, so the next request of the kind finds its own. All that is kept

@@ -3,7 +3,7 @@
  * The record of a change names rows by number, not by id: it is written after
  * the writer has found out where they are, and replayed on the very version
  * that it was made for. So replaying needs no look-up, can't come out
- * differently, and gives the same blocks in the same order (lib/edit.c says
+ * differently, and gives the same blocks in the same order (lib/memory/edit.c says
  * why), thus bit-equal answers.
  *
  *   change    kind bits, then for each bit what it announces, in this order

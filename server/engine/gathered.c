@@ -1,7 +1,7 @@
 /* Appended rows, side by side until the memory takes them.
  *
  * Thirty-two clients that append a row each would copy the memory's last block
- * thirty-two times; together they copy it once. lib/edit.c promises that this
+ * thirty-two times; together they copy it once. lib/memory/edit.c promises that this
  * gives the same blocks as one by one, in whatever groups, which is what a
  * restart makes of the changes on the disk.
  *

@@ -10,7 +10,7 @@
 #include <string.h>
 
 #include "bench.h"
-#include "kernels.h"
+#include "kernels/kernels.h"
 
 enum {
   READ_FLOATS = 64 << 20,

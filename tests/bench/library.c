@@ -13,8 +13,8 @@
  * processors may be the two threads of one core, where all that computes takes twice as
  * long; ceilings that were measured before made ratios of 0.5 and 1.1 of the same times.
  *
- * Memories are promoted to huge pages (lib/huge_pages.c), as those that stay in a daemon are, and
- * what is read to measure the bandwidth lies in huge pages as well. */
+ * Memories are promoted to huge pages (lib/memory/huge_pages.c), as those that stay in a daemon
+ * are, and what is read to measure the bandwidth lies in huge pages as well. */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>

@@ -90,7 +90,7 @@ static const struct score_kind diagonal = {.info = INFO("diagonal", vector_of_ke
                                            .query_map = {"w"},
                                            .base = BASE_DOT,
                                            .score = itself,
-                                           .fast = SCORE_F32_LINEAR,
+                                           .f32 = SCORE_F32_LINEAR,
                                            .coefficient = factor_one};
 /* scale (q^T a) . (b^T k) */
 static const struct score_kind low_rank = {.info = INFO("low_rank", low_rank_params),
@@ -98,7 +98,7 @@ static const struct score_kind low_rank = {.info = INFO("low_rank", low_rank_par
                                            .computed_default = one_over_dk,
                                            .base = BASE_DOT,
                                            .score = scaled,
-                                           .fast = SCORE_F32_LINEAR,
+                                           .f32 = SCORE_F32_LINEAR,
                                            .coefficient = factor_scale};
 /* q and k as w leaves them: cos(w q, w k) */
 static const struct score_kind mapped_cosine = {.info = INFO("mapped_cosine", matrix_of_keys),
@@ -106,7 +106,7 @@ static const struct score_kind mapped_cosine = {.info = INFO("mapped_cosine", ma
                                                 .key_map = "w",
                                                 .base = BASE_COSINE,
                                                 .score = itself,
-                                                .fast = SCORE_F32_LINEAR,
+                                                .f32 = SCORE_F32_LINEAR,
                                                 .coefficient = factor_one};
 /* -|w (q - k)|, which is Mahalanobis' distance for the matrix w^T w */
 static const struct score_kind mahalanobis = {.info = INFO("mahalanobis", matrix_of_keys),
@@ -114,7 +114,7 @@ static const struct score_kind mahalanobis = {.info = INFO("mahalanobis", matrix
                                               .key_map = "w",
                                               .base = BASE_DISTANCE,
                                               .score = minus,
-                                              .fast = SCORE_F32_DISTANCE,
+                                              .f32 = SCORE_F32_DISTANCE,
                                               .coefficient = factor_minus};
 /* exp(-|w * (q - k)|^2 / 2), a bandwidth for each component */
 static const struct score_kind anisotropic = {.info = INFO("anisotropic", vector_of_keys),
@@ -130,7 +130,7 @@ static const struct score_kind moved = {.info = INFO("moved", matrix_of_both),
                                         .query_map = {"w"},
                                         .base = BASE_DISTANCE,
                                         .score = minus,
-                                        .fast = SCORE_F32_DISTANCE,
+                                        .f32 = SCORE_F32_DISTANCE,
                                         .coefficient = factor_minus};
 /* v . tanh(w_q (g * q) + k^T w_k) */
 static const struct score_kind gated = {.info = INFO("gated", gated_params),
@@ -139,7 +139,7 @@ static const struct score_kind gated = {.info = INFO("gated", gated_params),
                                         .unit_weights = "v",
                                         .base = BASE_ADDITIVE,
                                         .score = itself,
-                                        .fast = SCORE_F32_LINEAR,
+                                        .f32 = SCORE_F32_LINEAR,
                                         .coefficient = factor_one};
 
 /* ---- Formulas ---- */

@@ -7,7 +7,7 @@
 #ifndef TESTS_UNIT_LIB_TABLE_H
 #define TESTS_UNIT_LIB_TABLE_H
 
-#include "snapshot.h"
+#include "memory/snapshot.h"
 
 #include "trial.h"
 

@@ -9,7 +9,7 @@
  * An entry that does not say what becomes of its tensors has to be refused. */
 #include "score_kinds.h"
 
-#include "arithmetic.h"
+#include "attend/arithmetic.h"
 
 /* ---- One case ---- */
 
