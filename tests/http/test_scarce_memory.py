@@ -87,4 +87,6 @@ def test_out_of_memory(scarce):
         assert reply.status == 200 and reply.json["weights"] == [[{"row": 7, "weight": 1}]]
     assert scarce.delete("/v1/memories/m00").status == 204
     assert scarce.delete(f"/v1/memories/{kept[-1]}").status in (204, 404)
-    assert scarce.put("/v1/memories/again", body).status == 201, "what was freed can't be used again"
+    # a memory is freed a moment after its delete is answered
+    harness.wait_until(lambda: scarce.put("/v1/memories/again", body).status == 201, 10,
+                       "what was freed to be used again")
