@@ -213,6 +213,7 @@ class Build:
         self.environment = {
             "ATTENTIOND": os.path.abspath(os.path.join(folder, "attentiond")),
             "ATTENTIOND_SLOW": str(slow),
+            "ATTENTIOND_SANITIZER": sanitizer,
             "CK_TIMEOUT_MULTIPLIER": str(4 * slow),
             "PYTHONDONTWRITEBYTECODE": "1",
             "TSAN_OPTIONS": "exitcode=99:second_deadlock_stack=1:suppressions="

@@ -2,6 +2,7 @@
 
 ATTENTIOND           the program under test (default: build/attentiond)
 ATTENTIOND_SLOW      multiplies every time limit, for sanitizers
+ATTENTIOND_SANITIZER which one it was built with (address,undefined or thread)
 ATTN_TEST_KERNELS    what the daemons compute with, where a test does not say (avx2, ...)
 ATTENTIOND_WRAP      a command to run it under, such as valgrind
 ATTENTIOND_VALGRIND  1 also runs test_leaks.py
